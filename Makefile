@@ -1,0 +1,55 @@
+# `make up` and `make test` are all that most people need; both install what is missing first.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+LOCKS := $(wildcard requirements/*.lock)
+STAMP := .venv/.installed
+
+.PHONY: up test check format protos lock docs bench-gateway clean
+
+up: $(STAMP) ## install, prepare and run the platform
+	@exec $(BIN)/modelplane up
+
+test: $(STAMP) ## install and run all tests
+	$(BIN)/pytest
+
+check: $(STAMP) ## everything that can be checked without running the platform
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/pytest -q tests/shape
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(STAMP) ## generate the Python side of the contracts
+	$(BIN)/python protos/generate.py
+
+lock: ## resolve requirements/*.in again and pin every package by version and hash
+	requirements/lock.sh $(abspath $(BIN))/uv
+
+docs: $(STAMP) ## make the reference pages from the code
+	$(BIN)/python docs/generate.py
+
+bench-gateway: $(STAMP) ## side by side with LiteLLM's proxy and plain Envoy
+	$(BIN)/python -m benchmarks.gateway
+
+clean: ## remove the environment and the caches of this folder; the state in .modelplane stays
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+$(STAMP): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Modelplane needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing the environment into .venv (about 3 GB to download the first time) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements/bootstrap.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes \
+	  -r requirements/platform.lock -r requirements/engine.lock -r requirements/dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "The environment is complete."

@@ -1,0 +1,60 @@
+"""The `modelplane` command.
+
+`modelplane up` runs the whole platform in one process on this machine; `modelplane serve auth,billing` runs any
+subset, with gRPC to the rest; `modelplane keys` manages the keys of a running platform.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from services import cli, compose, telemetry
+from services.faults import Fault
+from services.graph import SERVICES
+from services.settings import Environment, PlatformSettings, SettingsError
+from services.up import up
+
+
+def parser() -> argparse.ArgumentParser:
+    commands = argparse.ArgumentParser(prog="modelplane", description=__doc__.splitlines()[0])
+    subcommands = commands.add_subparsers(dest="command", required=True)
+    subcommands.add_parser("up", help="run the whole platform on this machine")
+    serve = subcommands.add_parser("serve", help="run some services, with gRPC to the others")
+    serve.add_argument("services", help=f"comma-separated names out of: {', '.join(SERVICES)}")
+    cli.add_commands(subcommands)
+    return commands
+
+
+async def serve(names: str, environment: Environment) -> None:
+    targets = [name.strip() for name in names.split(",") if name.strip()]
+    settings = environment.group(PlatformSettings)
+    with telemetry.configured(environment, targets, home=settings.home):
+        await compose.run(targets, environment)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; the result is the process's exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        environment = Environment.capture()
+        match options.command:
+            case "up":
+                uvloop.run(up(environment))
+            case "serve":
+                uvloop.run(serve(options.services, environment))
+            case _:
+                asyncio.run(cli.run(options, environment))
+    except (SettingsError, KeyError, OSError) as error:
+        print(f"modelplane: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 2
+    except Fault as fault:
+        print(f"modelplane: {fault.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The models that this installation serves, as its operator configured them.
+
+One list, read by whoever needs a model's facts: `pools` starts its replicas, `tokenizer` loads its tokenizer,
+the replica loads its weights. An alias is another name for the same pool and never appears in a bill.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from services.settings import PlatformSettings, SettingsError
+
+
+class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the scripted engine says: `tokens` tokens, the first after `first_token_ms`, each next `token_ms` later."""
+
+    tokens: int = 50
+    first_token_ms: float = 0.0
+    token_ms: float = 0.0
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model and the pool of its replicas."""
+
+    name: str
+    """What clients name, and what bills say."""
+
+    aliases: tuple[str, ...] = ()
+    """Other names for the same pool."""
+
+    engine: Literal["vllm", "scripted"] = "vllm"
+    """`scripted` is a deterministic stand-in for tests and load tests; it must be asked for by name."""
+
+    checkpoint: str = ""
+    """Folder of a Hugging Face checkpoint, or the name of a prepared one in the cache folder. Empty: `name`."""
+
+    owned_by: str = "modelplane"
+    created_at: int = 0
+    """Unix seconds, shown by /v1/models."""
+
+    context_tokens: int = 2048
+    """Most tokens of prompt and completion together."""
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+
+    slots: int = 64
+    """Requests that one replica runs at once; more wait in the router's queue."""
+
+    default_output_tokens: int | None = None
+    """Most output tokens when the client sets no bound. Default: what the context window leaves."""
+
+    cpus: float = 0.0
+    """Logical CPUs that Ray sets aside for a replica; 0 never waits for any."""
+
+    gpus: float = 0.0
+    """GPUs that Ray gives to a replica."""
+
+    engine_args: dict[str, Any] = {}
+    """Passed on to vLLM's engine arguments."""
+
+    script: ScriptSpec = ScriptSpec()
+    """Only for the scripted engine."""
+
+
+DEFAULT_MODEL = ModelSpec(
+    name="smollm2-135m-instruct",
+    owned_by="huggingface",
+    created_at=1730419200,
+    context_tokens=2048,
+    slots=32,
+)
+
+
+class Catalog:
+    """The configured models, by name and alias."""
+
+    def __init__(self, models: tuple[ModelSpec, ...]) -> None:
+        self._models = models
+        self._by_name: dict[str, ModelSpec] = {}
+        for model in models:
+            for name in (model.name, *model.aliases):
+                if name in self._by_name:
+                    raise SettingsError(f"the model name {name!r} is configured twice")
+                self._by_name[name] = model
+
+    def get(self, name: str) -> ModelSpec | None:
+        return self._by_name.get(name)
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return iter(self._models)
+
+    @staticmethod
+    def load(settings: PlatformSettings) -> "Catalog":
+        """Reads the configured file, or serves the default model when there is none."""
+        if settings.config is None:
+            return Catalog((DEFAULT_MODEL,))
+        try:
+            tables = tomllib.loads(settings.config.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"MODELPLANE_CONFIG {settings.config}: {error}") from error
+        return Catalog(_models(tables, settings.config))
+
+
+def _models(tables: Mapping[str, Any], path: Path) -> tuple[ModelSpec, ...]:
+    try:
+        models = msgspec.convert(tables.get("models", []), tuple[ModelSpec, ...])
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{path}: models: {error}") from error
+    if not models:
+        raise SettingsError(f"{path}: add at least one [[models]] table")
+    for model in models:
+        if not 0 <= model.min_replicas <= model.max_replicas or model.max_replicas < 1 or model.slots < 1:
+            raise SettingsError(
+                f"{path}: {model.name}: 0 <= min_replicas <= max_replicas, 1 <= max_replicas, 1 <= slots"
+            )
+    return models
+
+
+def checkpoint_directory(spec: ModelSpec, cache: Path) -> Path:
+    """Where the model's tokenizer and weights lie: an existing folder as given, else in the cache."""
+    given = Path(spec.checkpoint or spec.name).expanduser()
+    return given if given.is_absolute() or given.is_dir() else cache / "models" / given

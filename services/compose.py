@@ -1,0 +1,258 @@
+"""Starts services in order, gives each what it needs, and stops them in reverse.
+
+A need is the object itself when it runs in this process, else a remote client of the same shape, so nobody can
+tell one wiring from the other. Starting: health is NOT_SERVING, the services are built in the order of their
+needs, then SERVING. Stopping: NOT_SERVING, a delay for load balancers to notice, `drain` of every service within
+the grace period, then everything is closed in the reverse order of its opening.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from importlib import import_module
+from typing import Any, TypeVar, cast
+
+from services import telemetry
+from services.catalog import Catalog
+from services.graph import SERVICES, start_order
+from services.rpc.connect import connect, descriptor_of
+from services.rpc.serve import RpcServer
+from services.rpc.settings import RpcSettings
+from services.settings import Environment, GroupT, PlatformSettings, SettingsError
+from services.storage import Database, open_database
+
+ContractT = TypeVar("ContractT")
+Ping = Callable[[], Awaitable[None]]
+Build = Callable[["Context"], AbstractAsyncContextManager[Any]]
+
+log = telemetry.logger(__name__)
+
+
+class Context:
+    """What one service may ask for while it is built. It belongs to that service alone."""
+
+    def __init__(self, platform: "Platform", service: str) -> None:
+        self._platform = platform
+        self.service = service
+
+    def settings(self, kind: type[GroupT]) -> GroupT:
+        return self._platform.environment.group(kind)
+
+    def need(self, contract: type[ContractT]) -> ContractT:
+        """The needed service of this contract. Raises LookupError for one that the table does not list."""
+        for name in SERVICES[self.service].needs:
+            if load_contract(name) is contract:
+                return cast(ContractT, self._platform.objects[name])
+        raise LookupError(f"{self.service} does not list a service of {contract.__name__} in its needs")
+
+    def connect(self, contract: type[ContractT], address: str) -> AbstractAsyncContextManager[ContractT]:
+        """A client for an address that is only known at run time, such as a replica's."""
+        return connect(contract, address, self._platform.rpc_settings)
+
+    def database(self) -> Database:
+        if self._platform.database is None or not SERVICES[self.service].database:
+            raise LookupError(f"{self.service} does not list a database in its row")
+        return self._platform.database
+
+    @property
+    def platform(self) -> PlatformSettings:
+        return self._platform.settings
+
+    @property
+    def environment(self) -> Environment:
+        """For handing this process's settings to a child."""
+        return self._platform.environment
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._platform.catalog
+
+    @property
+    def rpc_address(self) -> str:
+        """Where this process's gRPC server is reached, `host:port`."""
+        return self._platform.server.address
+
+    def address_of(self, service: str) -> str:
+        """Where another process reaches a service: here when it runs here, else where it is configured."""
+        return self.rpc_address if service in self._platform.targets else self._platform.remote_address(service)
+
+    def pings(self) -> Mapping[str, Ping]:
+        """The checks whose success together means ready; complete once everything has started."""
+        return self._platform.pings
+
+    def report(self, step: str) -> None:
+        """Tells people what a long build is doing now, for example `loading weights`."""
+        self._platform.report(step)
+
+    @property
+    def serving(self) -> bool:
+        """True between the end of the start and the beginning of the stop."""
+        return self._platform.serving
+
+
+class Platform:
+    """The services of this process, from start to stop. Enter it, `wait`, leave it."""
+
+    def __init__(
+        self, targets: Iterable[str], environment: Environment, report: Callable[[str], None] | None = None
+    ) -> None:
+        self.report = report or (lambda step: None)
+        self.targets = start_order(targets)
+        self.environment = environment
+        self.settings = environment.group(PlatformSettings)
+        self.rpc_settings = environment.group(RpcSettings)
+        self.catalog = Catalog.load(self.settings)
+        self.objects: dict[str, object] = {}
+        self.pings: dict[str, Ping] = {}
+        self.database: Database | None = None
+        self.serving = False
+        contracts = {name: descriptor_of(load_contract(name)) for name in self.targets if SERVICES[name].contract}
+        self.server = RpcServer(self.rpc_settings, contracts)
+        self._stack = AsyncExitStack()
+        self._hurried = asyncio.Event()
+
+    def local(self, contract: type[ContractT]) -> ContractT:
+        """The service of this contract that runs in this process."""
+        name = next(name for name in self.targets if SERVICES[name].contract and load_contract(name) is contract)
+        return cast(ContractT, self.objects[name])
+
+    def remote_address(self, service: str) -> str:
+        if address := self.environment.address_of(service):
+            return address
+        raise SettingsError(
+            f"{service} does not run in this process: set MODELPLANE_{service.upper()}_ADDRESS to its host:port"
+        )
+
+    async def __aenter__(self) -> "Platform":
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._drain()
+        finally:
+            await self._stack.aclose()
+
+    async def _start(self) -> None:
+        await self.server.start()
+        self._stack.push_async_callback(lambda: self.server.stop(1.0))
+        if any(SERVICES[name].database for name in self.targets):
+            self.report("starting the database")
+            opened = open_database(self.settings.database_url, self.settings.home)
+            self.database = await self._stack.enter_async_context(opened)
+            self.pings["database"] = self.database.ping
+        for name in self.targets:
+            for need in SERVICES[name].needs:
+                if need not in self.objects:
+                    client = connect(load_contract(need), self.remote_address(need), self.rpc_settings)
+                    self._hold(need, await self._stack.enter_async_context(client))
+            self.report(f"starting {name}")
+            build = cast(Build, load(SERVICES[name].build))
+            self._hold(name, await self._stack.enter_async_context(build(Context(self, name))))
+            if SERVICES[name].contract:
+                self.server.place(name, self.objects[name])
+        self.serving = True
+        await self.server.serving(True)
+        log.info("serving", services=",".join(self.targets), rpc_address=self.server.address)
+
+    def _hold(self, name: str, service: object) -> None:
+        self.objects[name] = service
+        if ping := getattr(service, "ping", None):
+            self.pings[name] = ping
+
+    def hurry(self) -> None:
+        """Cuts the grace period short: what is in flight is ended instead of finished."""
+        self._hurried.set()
+
+    async def _drain(self) -> None:
+        """Lets what is in flight finish, the edge first: what it still needs must be there until it is done."""
+        self.report("finishing what is in flight")
+        self.serving = False
+        await self.server.serving(False)
+        finished = asyncio.ensure_future(self._drain_services())
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait((finished, hurried), timeout=self.settings.grace_s, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not finished.done():
+            log.warning("the grace period ended with work in flight", grace_s=self.settings.grace_s)
+            finished.cancel()
+        await asyncio.gather(finished, hurried, return_exceptions=True)
+
+    async def _drain_services(self) -> None:
+        await asyncio.sleep(self.settings.drain_delay_s)
+        for name in reversed(self.targets):
+            if drain := getattr(self.objects.get(name), "drain", None):
+                await drain()
+
+
+def load(path: str) -> Any:
+    """The object that a row of the table names, as `module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def load_contract(service: str) -> type[Any]:
+    contract = SERVICES[service].contract
+    if contract is None:
+        raise LookupError(f"{service} has no contract; nothing can need it")
+    return cast(type[Any], load(contract))
+
+
+async def run(
+    targets: Iterable[str],
+    environment: Environment,
+    started: Callable[[Platform], Awaitable[None]] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> None:
+    """Serves until SIGINT or SIGTERM, then stops in order. A second SIGINT cuts the grace period short.
+
+    `started` runs once everything is up, `report` is told each step of the start and of the stop. A signal while
+    starting ends the start. Raises what the start raises.
+    """
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    platform = Platform(targets, environment, report)
+
+    def interrupt() -> None:
+        if stopping.is_set():
+            platform.hurry()
+        stopping.set()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        serving = asyncio.ensure_future(_serve(platform, stopping, started))
+        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not platform.serving:
+            serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        if not serving.cancelled():
+            serving.result()
+    finally:
+        stop.cancel()
+        loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+async def _serve(
+    platform: Platform, stopping: asyncio.Event, started: Callable[[Platform], Awaitable[None]] | None
+) -> None:
+    async with platform:
+        announced = asyncio.ensure_future(started(platform)) if started else None
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait((announced, stop) if announced else (stop,), return_when=asyncio.FIRST_COMPLETED)
+            if announced and announced.done():
+                announced.result()
+            await stop
+        finally:
+            stop.cancel()
+            if announced:
+                announced.cancel()
+                await asyncio.gather(announced, return_exceptions=True)

@@ -1,0 +1,84 @@
+"""What travels beside every message: service token, request id, deadline, trace context, and faults on the way back.
+
+Both ends are here, so that what one writes is what the other reads.
+"""
+
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from modelplane.fault.v1 import fault_pb2
+from services import context, telemetry
+from services.faults import Cancelled, DeadlineExceeded, Fault, Internal, Unauthenticated, Unavailable
+from services.rpc.settings import RpcSettings
+
+TOKEN = "modelplane-token"
+REQUEST_ID = "modelplane-request-id"
+FAULT = "modelplane-fault-bin"
+TRACEPARENT = "traceparent"
+
+log = telemetry.logger(__name__)
+
+
+def outgoing(settings: RpcSettings) -> tuple[tuple[str, str], ...]:
+    """Metadata of a call that this process makes."""
+    metadata = [(TOKEN, settings.token)] if settings.token else []
+    if request_id := context.request_id():
+        metadata.append((REQUEST_ID, request_id))
+    if traceparent := telemetry.traceparent():
+        metadata.append((TRACEPARENT, traceparent))
+    return tuple(metadata)
+
+
+def timeout(settings: RpcSettings) -> float:
+    """Seconds that a unary call may take: what is left of the caller's deadline, or the default."""
+    remaining = context.remaining_s()
+    return settings.timeout_s if remaining is None else remaining
+
+
+@contextmanager
+def incoming(servicer: Any, settings: RpcSettings) -> Iterator[None]:
+    """Serves one call under its caller's request id, deadline and trace. Raises Unauthenticated on a bad token."""
+    metadata = {key: value for key, value in servicer.invocation_metadata() or () if isinstance(value, str)}
+    if settings.token and not hmac.compare_digest(metadata.get(TOKEN, ""), settings.token):
+        raise Unauthenticated(
+            "invalid_service_token", "This port is for Modelplane's own services: set MODELPLANE_RPC_TOKEN."
+        )
+    with (
+        context.call(metadata.get(REQUEST_ID, ""), servicer.time_remaining()),
+        telemetry.attach(metadata.get(TRACEPARENT)),
+    ):
+        yield
+
+
+async def abort(servicer: Any, error: BaseException) -> None:
+    """Ends a call with the fault that the service raised; anything else is a defect, logged and hidden."""
+    if isinstance(error, Fault):
+        fault = error
+    elif isinstance(error, TimeoutError):
+        fault = DeadlineExceeded("timeout", "The call took longer than its deadline.")
+    else:
+        log.error("a service method failed", exc_info=error)
+        fault = Internal("internal", "The server had an error while processing your request.")
+    code = grpc.StatusCode[fault.rule.grpc_code]
+    trailer = ((FAULT, fault.to_proto().SerializeToString()),)
+    await servicer.abort(code, fault.reason, trailer)
+
+
+def fault_of(error: grpc.aio.AioRpcError, service: str) -> Fault:
+    """The fault behind a failed call: the one that was raised over there, or what the transport's failure means."""
+    for key, value in error.trailing_metadata() or ():
+        if key == FAULT and isinstance(value, bytes):
+            return Fault.from_proto(fault_pb2.Fault.FromString(value))
+    code = error.code()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded("timeout", f"The {service} service did not answer in time.")
+    if code is grpc.StatusCode.CANCELLED:
+        return Cancelled("cancelled", f"The call to the {service} service was cancelled.")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Unavailable("service_unavailable", f"The {service} service cannot be reached; try again shortly.")
+    log.error("a call failed in transport", service=service, code=code.name, details=error.details())
+    return Internal("internal", f"The {service} service failed.")

@@ -1,0 +1,114 @@
+"""The server side: objects of a contract's shape, offered over gRPC with health and reflection.
+
+The server listens before the services are built, so that what they start can call back; until a service is put
+in place its calls answer `not_ready` and its health is NOT_SERVING.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from services.faults import Unavailable
+from services.rpc import interceptors
+from services.rpc.connect import channel_options, method_name
+from services.rpc.settings import RpcSettings
+
+Lookup = Callable[[str], Any]
+Servicer = Any  # grpc.aio.ServicerContext; grpc ships no types
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class RpcServer:
+    """The process's one gRPC server. `contracts` names the services that will be put in place."""
+
+    def __init__(self, settings: RpcSettings, contracts: dict[str, ServiceDescriptor]) -> None:
+        self._settings = settings
+        self._contracts = contracts
+        self._objects: dict[str, object] = {}
+        self._health = health_aio.HealthServicer()
+        self._server = grpc.aio.server(options=channel_options(settings))
+        self.address = ""
+
+    async def start(self) -> None:
+        """Listens; every service is NOT_SERVING. Raises OSError when the address is taken."""
+        for descriptor in self._contracts.values():
+            handlers = {method.name: self._handler(descriptor, method) for method in descriptor.methods}
+            generic = grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+            self._server.add_generic_rpc_handlers((generic,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [descriptor.full_name for descriptor in self._contracts.values()]
+        reflection.enable_server_reflection(
+            (*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
+            self._server,
+        )
+        await self._set_health(_NOT_SERVING)
+        try:
+            port = self._server.add_insecure_port(self._settings.listen)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._settings.listen}: choose another MODELPLANE_RPC_LISTEN") from error
+        await self._server.start()
+        host = self._settings.listen.rpartition(":")[0]
+        self.address = self._settings.advertise or f"{host}:{port}"
+
+    def place(self, name: str, service: object) -> None:
+        """Puts a built service in place; its calls are answered from now on."""
+        self._objects[self._contracts[name].full_name] = service
+
+    async def serving(self, serving: bool) -> None:
+        """What the health service says of the process and of each of its services."""
+        await self._set_health(_SERVING if serving else _NOT_SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuses new calls, and ends those in flight after `grace_s` seconds."""
+        await self._server.stop(grace_s)
+
+    async def _set_health(self, status: int) -> None:
+        for name in ("", *(descriptor.full_name for descriptor in self._contracts.values())):
+            await self._health.set(name, status)
+
+    def _object(self, full_name: str) -> Any:
+        service = self._objects.get(full_name)
+        if service is None:
+            raise Unavailable("not_ready", f"{full_name} is starting; try again shortly.", retry_after_ms=1000)
+        return service
+
+    def _handler(self, descriptor: ServiceDescriptor, method: MethodDescriptor) -> Any:
+        name = method_name(method)
+        full_name = descriptor.full_name
+        # The contract's shape decides which of grpc's four kinds of handler this is.
+        kind = ("stream" if method.client_streaming else "unary") + ("_stream" if method.server_streaming else "_unary")
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+
+        async def unary(request: Any, servicer: Servicer) -> Any:
+            try:
+                with interceptors.incoming(servicer, self._settings):
+                    return await getattr(self._object(full_name), name)(request)
+            except Exception as error:
+                await interceptors.abort(servicer, error)
+
+        async def stream(request: Any, servicer: Servicer) -> AsyncIterator[Any]:
+            try:
+                with interceptors.incoming(servicer, self._settings):
+                    responses = getattr(self._object(full_name), name)(request)
+                    try:
+                        async for response in responses:
+                            yield response
+                    finally:
+                        if inspect.isasyncgen(responses):
+                            await responses.aclose()
+            except Exception as error:
+                await interceptors.abort(servicer, error)
+
+        return make(
+            stream if method.server_streaming else unary,
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )

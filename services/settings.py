@@ -1,0 +1,105 @@
+"""Reads the environment once and turns it into frozen, typed groups of settings.
+
+Each service documents its own group in `services/<service>/settings.py`; a field `port` of the group `gateway`
+is the variable MODELPLANE_GATEWAY_PORT. Nothing else in the project looks at the environment, so what a process
+was configured with can be seen in one place and passed to a child as a plain dictionary.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+PREFIX = "MODELPLANE_"
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of settings. `group` is the middle of the variables' names; "" for the platform's own."""
+
+    group: ClassVar[str] = ""
+
+
+GroupT = TypeVar("GroupT", bound=Group)
+
+
+class SettingsError(Exception):
+    """A variable that cannot be used, with what it should look like."""
+
+
+class PlatformSettings(Group, frozen=True, kw_only=True):
+    """What every process of the platform needs to know."""
+
+    home: Path = Path(".modelplane")
+    """Folder of the platform's state: database, spool, logs, credentials."""
+
+    cache: Path | None = None
+    """Folder of prepared model weights, shared by all homes. Default: modelplane/ in the user's cache folder."""
+
+    port: int = 8080
+    """TCP port of the HTTP API."""
+
+    host: str = "127.0.0.1"
+    """Address that the HTTP API listens on. The default is reachable from this machine only."""
+
+    database_url: str | None = None
+    """PostgreSQL to use, `postgresql://…`. Default: an embedded server that keeps its data under `home`."""
+
+    config: Path | None = None
+    """TOML file with the models to serve (`[[models]]`). Default: SmolLM2-135M-Instruct, one replica."""
+
+    grace_s: float = 30.0
+    """Seconds that requests in flight may take to finish when the platform stops."""
+
+    drain_delay_s: float = 0.0
+    """Seconds between NOT_SERVING and refusing connections, so that load balancers notice first."""
+
+    def cache_directory(self) -> Path:
+        if self.cache is not None:
+            return self.cache
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(base) / "modelplane"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The variables that this process was started with; `variables` holds only the MODELPLANE_ ones."""
+
+    variables: Mapping[str, str]
+
+    @staticmethod
+    def capture(overrides: Mapping[str, str] | None = None) -> "Environment":
+        """The process's environment, with `overrides` on top."""
+        found = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+        return Environment({**found, **(overrides or {})})
+
+    def with_variables(self, variables: Mapping[str, str]) -> "Environment":
+        return Environment({**self.variables, **variables})
+
+    def group(self, kind: type[GroupT]) -> GroupT:
+        """The group's values: from the environment where set and not empty, else their defaults.
+
+        Raises SettingsError naming the variable when a value does not fit.
+        """
+        prefix = PREFIX + (f"{kind.group.upper()}_" if kind.group else "")
+        values: dict[str, Any] = {}
+        for field in msgspec.structs.fields(kind):
+            name = prefix + field.name.upper()
+            if text := self.variables.get(name):
+                values[field.name] = _convert(name, text, field.type)
+        return kind(**values)
+
+    def address_of(self, service: str) -> str | None:
+        """Where a service of another process listens (`host:port`), from MODELPLANE_<SERVICE>_ADDRESS."""
+        return self.variables.get(f"{PREFIX}{service.upper()}_ADDRESS")
+
+
+def _convert(name: str, text: str, kind: Any) -> Any:
+    if kind in (Path, Path | None):
+        return Path(text).expanduser()
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{name}={text!r} does not fit: {error}") from error

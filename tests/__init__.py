@@ -1,0 +1,1 @@
+"""Tests; the folders repeat the paths of the code they test."""

@@ -15,6 +15,7 @@ from services import cli, compose, telemetry
 from services.faults import Fault
 from services.graph import SERVICES
 from services.settings import Environment, PlatformSettings, SettingsError
+from services.storage import StartError
 from services.up import up
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 uvloop.run(serve(options.services, environment))
             case _:
                 asyncio.run(cli.run(options, environment))
-    except (SettingsError, KeyError, OSError) as error:
+    except (SettingsError, StartError, KeyError, OSError) as error:
         print(f"modelplane: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
     except Fault as fault:

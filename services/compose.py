@@ -145,7 +145,6 @@ class Platform:
             self.report("starting the database")
             opened = open_database(self.settings.database_url, self.settings.home)
             self.database = await self._stack.enter_async_context(opened)
-            self.pings["database"] = self.database.ping
         for name in self.targets:
             for need in SERVICES[name].needs:
                 if need not in self.objects:

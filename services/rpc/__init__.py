@@ -3,3 +3,9 @@
 The only package that imports grpc. It works from the service descriptors, so a new service or method needs
 nothing here.
 """
+
+import os
+
+# gRPC reads it when it is first imported. Our children exec at once, so its fork handlers only cost time and
+# print warnings into the user's terminal.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -1,0 +1,1 @@
+"""Who may call: organisations, projects and keys."""

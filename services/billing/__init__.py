@@ -1,0 +1,1 @@
+"""Billing: what every request used, made durable before anybody forgets it."""

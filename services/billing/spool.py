@@ -1,0 +1,358 @@
+"""The write-ahead spool: records wait here, in files, until the database has them.
+
+Kept true: an append returns when the operating system has its bytes, so that no death of a process loses them;
+one write serves all appends of a turn of the event loop; a file belongs to the process that holds its lock, and
+the files of a dead one are adopted by whoever comes next; bytes that are no record are kept aside and logged; no
+more than `spool_bytes` lie on the disk.
+
+A file is named by the time of its making, so files are drained in that order. It is deleted when it is drained;
+the one that is written to is emptied instead. All methods belong to one event loop.
+"""
+
+import asyncio
+import fcntl
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from uuid import uuid4
+
+from prometheus_client import Counter, Gauge
+
+from services import telemetry
+from services.billing import frames
+from services.billing.settings import BillingSettings
+from services.faults import Unavailable
+
+log = telemetry.logger(__name__)
+
+RECORDS = Gauge("modelplane_spool_records", "Usage records that the database does not have yet.")
+BYTES = Gauge("modelplane_spool_bytes", "Bytes of spool files.")
+OLDEST = Gauge("modelplane_spool_oldest_seconds", "Age of the oldest usage record that waits for the database.")
+SET_ASIDE = Counter("modelplane_spool_set_aside_bytes", "Bytes that were no valid usage record and were kept aside.")
+TORN = Counter("modelplane_spool_torn_bytes", "Bytes of unacknowledged records cut off by a crash, dropped.")
+
+SUFFIX = ".usage"
+
+
+class Segment:
+    """One file of the spool, locked by this process."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        # Bytes of whole records written, and how many of them the database has.
+        self.size = 0
+        self.drained = 0
+        self.records = 0
+        # When the oldest record that waits was written, by time.monotonic().
+        self.since_s = 0.0
+
+    @staticmethod
+    def create(folder: Path) -> "Segment":
+        """A new file. Raises OSError."""
+        while True:
+            path = folder / f"{time.time_ns():020d}-{uuid4().hex[:8]}{SUFFIX}"
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            if _lock(fd):
+                return Segment(path, fd)
+            # Another process took the new file for an orphan before it was locked.
+            os.close(fd)
+
+    @staticmethod
+    def adopt(path: Path) -> "Segment | None":
+        """The file that a dead process left, or None when its owner lives or has drained it. Raises OSError."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        if not _lock(fd):
+            os.close(fd)
+            return None
+        status = os.fstat(fd)
+        if status.st_nlink == 0:
+            os.close(fd)
+            return None
+        segment = Segment(path, fd)
+        segment.size = status.st_size
+        # An estimate for the metric: what only looks like a record is rare.
+        segment.records = os.pread(fd, segment.size, 0).count(frames.MAGIC)
+        segment.since_s = time.monotonic() - max(0.0, time.time() - status.st_mtime)
+        return segment
+
+    def write(self, data: bytes, records: int) -> None:
+        """Adds whole frames, all or none. Raises OSError."""
+        end, rest = self.size, memoryview(data)
+        try:
+            while rest:
+                written = os.pwrite(self.fd, rest, end)
+                end, rest = end + written, rest[written:]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self.fd, self.size)
+            raise
+        if self.drained == self.size:
+            self.since_s = time.monotonic()
+        self.size = end
+        self.records += records
+
+    def empty(self) -> None:
+        """Begins the file anew. Raises OSError."""
+        os.ftruncate(self.fd, 0)
+        self.size = self.drained = self.records = 0
+
+    def delete(self) -> None:
+        self.path.unlink(missing_ok=True)
+        os.close(self.fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Spool:
+    """The spool of one process in a folder that others may share."""
+
+    def __init__(self, folder: Path, settings: BillingSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+        # Oldest first; the one that is written to, if any, is the last.
+        self._segments: list[Segment] = []
+        self._active: Segment | None = None
+        self._bytes = 0
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._waiters: list[asyncio.Future[None]] = []
+        self._unsynced: set[Segment] = set()
+        self._written = asyncio.Event()
+        self._filled = asyncio.Event()
+        self._failing = False
+        self._closed = False
+
+    async def open(self) -> None:
+        """Makes the folder and adopts what dead processes left. Raises OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await self.adopt()
+
+    def append(self, payloads: list[bytes]) -> asyncio.Future[None]:
+        """Adds records; the future is done when the operating system has them.
+
+        Faults: spool_full, spool_unwritable (by the future), shutting_down.
+        """
+        if self._closed:
+            raise Unavailable("shutting_down", "Billing is shutting down.")
+        added = [frames.encode(payload) for payload in payloads]
+        size = sum(map(len, added))
+        if self._bytes + self._pending_bytes + size > self._settings.spool_bytes:
+            raise self._full()
+        loop = asyncio.get_running_loop()
+        if not self._waiters:
+            loop.call_soon(self._write)
+        self._pending += added
+        self._pending_bytes += size
+        # A future each: a caller that is cancelled takes only its own with it.
+        future = loop.create_future()
+        self._waiters.append(future)
+        return future
+
+    def _write(self) -> None:
+        pending, waiters = self._pending, self._waiters
+        self._pending, self._waiters, self._pending_bytes = [], [], 0
+        if not pending:
+            return
+        data = b"".join(pending)
+        try:
+            segment = self._segment_for(len(data))
+            segment.write(data, len(pending))
+        except OSError as error:
+            if not self._failing:
+                log.error("the spool cannot be written", folder=self._folder, error=error)
+            self._failing = True
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(_unwritable(error))
+            return
+        if self._failing:
+            log.info("the spool can be written again", folder=self._folder)
+        self._failing = False
+        self._bytes += len(data)
+        self._unsynced.add(segment)
+        self._written.set()
+        self._filled.set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _segment_for(self, size: int) -> Segment:
+        active = self._active
+        if active is None or (active.size and active.size + size > self._settings.segment_bytes):
+            active = self._active = Segment.create(self._folder)
+            self._segments.append(active)
+        return active
+
+    # ------------------------------------------------------------------------------------------- draining
+
+    @property
+    def segments(self) -> int:
+        return len(self._segments)
+
+    async def filled(self) -> None:
+        """Waits until there is something to drain."""
+        await self._filled.wait()
+
+    async def oldest(self) -> tuple[Segment, bytes, int] | None:
+        """The oldest file with records to drain, its bytes from `segment.drained` on, and where they end in it.
+
+        None when all is drained. One caller at a time, which reports by `advance` and `finish`. Raises OSError.
+        """
+        while self._segments:
+            segment = self._segments[0]
+            end = segment.size
+            if waiting := end - segment.drained:
+                data = await asyncio.to_thread(os.pread, segment.fd, waiting, segment.drained)
+                if len(data) < waiting:
+                    log.error("a spool file is shorter than it was", path=segment.path, bytes=waiting - len(data))
+                return segment, data, end
+            if segment is self._active:
+                break
+            self._drop(segment)
+        self._filled.clear()
+        return None
+
+    def advance(self, segment: Segment, drained: int, records: int) -> None:
+        """The database has `records` more of the segment, up to the byte `drained`."""
+        segment.drained = drained
+        segment.records = max(0, segment.records - records)
+
+    def finish(self, segment: Segment, end: int, read_s: float) -> None:
+        """All that was read at `read_s` (time.monotonic()) of the segment, up to the byte `end`, is dealt with.
+
+        Raises OSError.
+        """
+        segment.drained = end
+        segment.since_s = read_s
+        if segment.size > end:
+            return
+        if segment is self._active:
+            self._bytes -= segment.size
+            segment.empty()
+        else:
+            self._drop(segment)
+
+    def _drop(self, segment: Segment) -> None:
+        self._segments.remove(segment)
+        self._unsynced.discard(segment)
+        self._bytes -= segment.size
+        segment.delete()
+
+    def set_aside(self, segment: Segment, offset: int, data: bytes, why: str) -> None:
+        """Keeps bytes that the database cannot get, for a person to look at. Raises OSError."""
+        folder = self._folder / "aside"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        path = folder / f"{segment.path.stem}-{offset}"
+        path.write_bytes(data)
+        SET_ASIDE.inc(len(data))
+        log.error("usage was set aside", path=path, bytes=len(data), why=why)
+
+    async def adopt(self) -> None:
+        """Takes over the files of processes that died. Raises OSError."""
+        ours = {segment.path for segment in self._segments}
+        found = await asyncio.to_thread(_orphans, self._folder, ours)
+        if not found:
+            return
+        self._segments = found + self._segments
+        self._bytes += sum(segment.size for segment in found)
+        self._filled.set()
+        log.info(
+            "adopted spool files of a process that died",
+            files=len(found),
+            records=sum(segment.records for segment in found),
+        )
+
+    # --------------------------------------------------------------------------------------- safety, health
+
+    async def keep_synced(self) -> None:
+        """Forces what was written to the disk, for ever, at most every `fsync_interval_ms`."""
+        while True:
+            await self._written.wait()
+            await asyncio.sleep(self._settings.fsync_interval_ms / 1000)
+            await self.sync()
+
+    async def sync(self) -> None:
+        """Forces what was written to the disk."""
+        self._written.clear()
+        segments, self._unsynced = self._unsynced, set()
+        try:
+            # Copies: a file may be drained and closed meanwhile.
+            fds = [os.dup(segment.fd) for segment in segments]
+            await asyncio.to_thread(_fsync, fds, self._folder)
+        except OSError as error:
+            # The system may have dropped the pages: what comes next goes into a fresh file.
+            log.error("the spool cannot be forced to the disk", folder=self._folder, error=error)
+            self._active = None
+
+    async def check(self) -> None:
+        """Whether a record could be kept now. Faults: spool_full, spool_unwritable."""
+        if self._bytes >= self._settings.spool_bytes:
+            raise self._full()
+        try:
+            await asyncio.to_thread(_probe, self._folder)
+        except OSError as error:
+            raise _unwritable(error) from error
+
+    def observe(self) -> None:
+        """Brings the metrics up to date."""
+        waiting = [segment for segment in self._segments if segment.size > segment.drained]
+        RECORDS.set(sum(segment.records for segment in waiting))
+        BYTES.set(self._bytes)
+        OLDEST.set(time.monotonic() - min(segment.since_s for segment in waiting) if waiting else 0.0)
+
+    async def close(self) -> None:
+        """Writes and syncs what is left and gives the files up; those that are not drained stay. Idempotent."""
+        self._closed = True
+        self._write()
+        await self.sync()
+        for segment in self._segments:
+            if segment.size > segment.drained:
+                os.close(segment.fd)
+            else:
+                segment.delete()
+        self._segments, self._active = [], None
+
+    def _full(self) -> Unavailable:
+        return Unavailable(
+            "spool_full", "Usage cannot be recorded: the database has been away for too long.", retry_after_ms=5000
+        )
+
+
+def _unwritable(error: OSError) -> Unavailable:
+    return Unavailable(
+        "spool_unwritable", f"Usage cannot be recorded: {error.strerror or 'disk error'}.", retry_after_ms=5000
+    )
+
+
+def _orphans(folder: Path, ours: set[Path]) -> list[Segment]:
+    paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if path not in ours)
+    return [segment for path in paths if (segment := Segment.adopt(path))]
+
+
+def _fsync(fds: list[int], folder: Path) -> None:
+    """Forces the files, and the folder for the names of new ones, to the disk; closes `fds`."""
+    try:
+        fds.append(os.open(folder, os.O_RDONLY | os.O_CLOEXEC))
+        for fd in fds:
+            os.fsync(fd)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _probe(folder: Path) -> None:
+    with TemporaryFile(dir=folder) as file:
+        file.write(bytes(4096))
+        file.flush()

@@ -1,0 +1,193 @@
+"""What the platform itself must do, whatever the model says: errors, limits, aborts, crashes, clean ends."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from openai import AuthenticationError, BadRequestError, NotFoundError
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.journeys.conftest import scripted_variables
+from tests.journeys.platform_process import PlatformProcess, running_platform, wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
+
+
+def test_operations_endpoints(scripted_platform: PlatformProcess) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert httpx.get(scripted_platform.url + path).status_code == 200
+    sdk = scripted_platform.sdk()
+    assert {"scripted-fast", "scripted-slow"} <= {model.id for model in sdk.models.list()}
+    assert sdk.models.retrieve("scripted-fast").object == "model"
+
+
+def test_every_response_has_a_request_id_and_limits(scripted_platform: PlatformProcess) -> None:
+    with scripted_platform.http() as http:
+        body = {"model": "scripted-fast", "messages": HELLO, "stream": True}
+        answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200 and answer.headers["x-request-id"].startswith("req_")
+    for dimension in ("requests", "tokens"):
+        for kind in ("limit", "remaining", "reset"):
+            assert answer.headers[f"x-ratelimit-{kind}-{dimension}"]
+    assert answer.text.rstrip().endswith("data: [DONE]")
+
+
+def test_errors_reach_the_sdk_as_its_own(scripted_platform: PlatformProcess) -> None:
+    sdk = scripted_platform.sdk(max_retries=0)
+    with pytest.raises(NotFoundError) as missing:
+        sdk.chat.completions.create(model="nope", messages=HELLO)
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(BadRequestError) as refused:
+        sdk.chat.completions.create(model="scripted-fast", messages=HELLO, logit_bias={"1": 5})
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "logit_bias")
+    with pytest.raises(AuthenticationError):
+        sdk.with_options(api_key="sk-proj-wrong").models.list()
+
+
+def test_a_revoked_key_stops_working(scripted_platform: PlatformProcess) -> None:
+    created = run_command(scripted_platform, "keys", "create", "--name", "to be revoked")
+    key_id, secret = created.split()
+    sdk = scripted_platform.sdk(max_retries=0).with_options(api_key=secret)
+    sdk.models.list()
+    run_command(scripted_platform, "keys", "revoke", key_id)
+
+    def refused() -> bool:
+        try:
+            sdk.models.list()
+        except AuthenticationError:
+            return True
+        return False
+
+    wait_until(refused, 1.5, "the revoked key is refused")
+
+
+def run_command(platform: PlatformProcess, *arguments: str) -> str:
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "services", *arguments],
+        env={**os.environ, "MODELPLANE_HOME": str(platform.home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_hang_up_aborts_at_the_engine_and_is_metered(scripted_platform: PlatformProcess) -> None:
+    with scripted_platform.http() as http:
+        body = {"model": "scripted-slow", "messages": HELLO, "stream": True}
+        with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            request_id = answer.headers["x-request-id"]
+            lines = answer.iter_lines()
+            for _ in range(20):
+                next(lines)
+    wait_until(
+        lambda: scripted_platform.metric("modelplane_requests_in_flight") == 0,
+        1.5,
+        "the aborted request has ended",
+    )
+    tokens = 0
+
+    def metered() -> bool:
+        nonlocal tokens
+        tokens = metered_output_tokens(scripted_platform, request_id)
+        return tokens > 0
+
+    wait_until(metered, 5, "the usage is in the ledger")
+    assert 5 <= tokens < 200
+
+
+def metered_output_tokens(platform: PlatformProcess, request_id: str) -> int:
+    with psycopg.connect(platform_database(platform)) as connection:
+        row = connection.execute(
+            "SELECT output_tokens FROM usage_records WHERE request_id = %s", (request_id,)
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def platform_database(platform: PlatformProcess) -> str:
+    return (platform.home / "database-url").read_text()
+
+
+def test_pool_grows_under_load_and_nothing_is_lost(scripted_platform: PlatformProcess) -> None:
+    sdk = scripted_platform.sdk(max_retries=0, timeout=120)
+    answers: list[str] = []
+
+    def chat() -> None:
+        answer = sdk.chat.completions.create(model="scripted-slow", messages=HELLO, max_tokens=100)
+        answers.append(answer.choices[0].finish_reason)
+
+    load = [threading.Thread(target=chat) for _ in range(16)]
+    for thread in load:
+        thread.start()
+    wait_until(
+        lambda: scripted_platform.metric("modelplane_replicas", model="scripted-slow") >= 2,
+        60,
+        "a second replica",
+    )
+    for thread in load:
+        thread.join(120)
+    assert answers == ["length"] * 16
+
+
+def test_sigterm_drains_what_is_in_flight(tmp_path: Path) -> None:
+    with running_platform(tmp_path / "home", scripted_variables(tmp_path)) as platform:
+        sdk = platform.sdk(max_retries=0)
+        stream = sdk.chat.completions.create(
+            model="scripted-slow",
+            messages=HELLO,
+            max_tokens=100,
+            stream=True,
+        )
+        next(iter(stream))
+        platform.process.send_signal(signal.SIGTERM)
+        reasons = [chunk.choices[0].finish_reason for chunk in stream]
+        assert reasons[-1] == "length"
+        assert platform.process.wait(60) == 0
+        platform.assert_nothing_left()
+
+
+def test_kill_of_everything_loses_no_usage(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    variables = scripted_variables(tmp_path)
+    with running_platform(home, variables) as platform:
+        sdk = platform.sdk(max_retries=0)
+        for _ in range(30):
+            sdk.chat.completions.create(model="scripted-fast", messages=HELLO)
+        platform.kill_everything()
+    with running_platform(home, variables) as platform:
+        assert platform.credentials["api_key"]
+        with psycopg.connect(platform_database(platform)) as connection:
+            end = time.monotonic() + 10
+            counted = (0, 0)
+            while counted != (30, 600) and time.monotonic() < end:
+                row = connection.execute("SELECT count(*), sum(output_tokens) FROM usage_records").fetchone()
+                assert row
+                counted = (int(row[0]), int(row[1] or 0))
+        assert counted == (30, 600)
+        assert platform.stop() == 0
+        platform.assert_nothing_left()
+
+
+def test_kill_of_the_platform_process_leaves_nothing(tmp_path: Path) -> None:
+    with running_platform(tmp_path / "home", scripted_variables(tmp_path)) as platform:
+        platform.process.kill()
+        platform.process.wait(10)
+        platform.assert_nothing_left(30)
+
+
+def test_second_platform_on_one_home_is_refused(scripted_platform: PlatformProcess) -> None:
+    second = PlatformProcess(scripted_platform.home, {"MODELPLANE_CONFIG": ""})
+    try:
+        assert second.process.wait(60) != 0
+        assert "MODELPLANE_HOME" in "".join(second.output)
+    finally:
+        second.kill_everything()

@@ -1,0 +1,123 @@
+"""What is remembered, for how long, and that nothing outlives being forgotten. Time is virtual."""
+
+import asyncio
+
+import pytest
+
+from modelplane.auth.v1.auth_pb2 import AuthenticateResponse, Principal
+from services.auth.cache import Expiring, KeyCache
+from services.faults import Unavailable
+
+KEY, OTHER, UNKNOWN = b"key", b"other", b"unknown"
+TTL_S, UNKNOWN_TTL_S = 60.0, 5.0
+
+
+class Keys:
+    """A database of keys that answers when it is told to, and counts its reads."""
+
+    def __init__(self) -> None:
+        self.reads: list[bytes] = []
+        self.rows = {KEY, OTHER}
+        self.open = asyncio.Event()
+        self.open.set()
+        self.down = False
+
+    async def load(self, digest: bytes) -> AuthenticateResponse | None:
+        self.reads.append(digest)
+        found = digest in self.rows
+        await self.open.wait()
+        if self.down:
+            raise Unavailable("database_unavailable", "down")
+        return AuthenticateResponse(principal=Principal(key_id=digest.decode())) if found else None
+
+
+class Bench:
+    def __init__(self, size: int = 10) -> None:
+        self.now_s = 0.0
+        self.keys = Keys()
+        self.known = Expiring(size, TTL_S)
+        self.unknown = Expiring(size, UNKNOWN_TTL_S)
+        self.cache = KeyCache(self.keys.load, self.known, self.unknown, clock=lambda: self.now_s)
+
+
+async def test_a_known_key_is_read_once_until_it_expires() -> None:
+    bench = Bench()
+    for _ in range(3):
+        found = await bench.cache.find(KEY)
+        assert found is not None and found.principal.key_id == "key"
+    assert bench.cache.recall(KEY) is not None
+    assert bench.keys.reads == [KEY]
+    bench.now_s = TTL_S
+    assert bench.cache.recall(KEY) is None
+    await bench.cache.find(KEY)
+    assert bench.keys.reads == [KEY, KEY]
+
+
+async def test_an_unknown_key_is_refused_from_memory_for_a_while() -> None:
+    bench = Bench()
+    assert [await bench.cache.find(UNKNOWN) for _ in range(3)] == [None, None, None]
+    assert bench.keys.reads == [UNKNOWN]
+    bench.now_s = UNKNOWN_TTL_S
+    await bench.cache.find(UNKNOWN)
+    assert bench.keys.reads == [UNKNOWN, UNKNOWN]
+
+
+async def test_guessing_does_not_push_out_good_keys() -> None:
+    bench = Bench(size=4)
+    await bench.cache.find(KEY)
+    for number in range(20):
+        await bench.cache.find(f"guess {number}".encode())
+    assert bench.cache.recall(KEY) is not None
+    assert len(bench.unknown) == 4
+
+
+async def test_the_least_recently_used_key_gives_way() -> None:
+    bench = Bench(size=2)
+    bench.keys.rows.add(b"third")
+    for digest in (KEY, OTHER, KEY, b"third"):
+        await bench.cache.find(digest)
+    assert bench.cache.recall(KEY) is not None
+    assert bench.cache.recall(OTHER) is None
+
+
+async def test_many_who_ask_together_share_one_read() -> None:
+    bench = Bench()
+    bench.keys.open.clear()
+    asking = [asyncio.ensure_future(bench.cache.find(KEY)) for _ in range(50)]
+    await asyncio.sleep(0)
+    asking[0].cancel()  # the one that began the read gives up
+    await asyncio.sleep(0)
+    bench.keys.open.set()
+    answers = await asyncio.gather(*asking[1:])
+    assert all(answer is not None for answer in answers)
+    assert bench.keys.reads == [KEY]
+
+
+async def test_an_outage_reaches_everyone_and_is_not_remembered() -> None:
+    bench = Bench()
+    bench.keys.down = True
+    for answer in await asyncio.gather(*(bench.cache.find(KEY) for _ in range(3)), return_exceptions=True):
+        assert isinstance(answer, Unavailable)
+    bench.keys.down = False
+    assert await bench.cache.find(KEY) is not None
+
+
+@pytest.mark.parametrize("everything", [True, False])
+async def test_a_read_that_was_overtaken_by_a_revocation_is_not_believed(everything: bool) -> None:
+    bench = Bench()
+    bench.keys.open.clear()
+    before = asyncio.ensure_future(bench.cache.find(KEY))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert bench.keys.reads == [KEY]
+    bench.keys.rows.remove(KEY)
+    if everything:
+        bench.cache.clear()
+    else:
+        bench.cache.forget(KEY)
+    after = asyncio.ensure_future(bench.cache.find(KEY))
+    await asyncio.sleep(0)
+    bench.keys.open.set()
+    assert await before is not None  # it asked while the key was good
+    assert await after is None
+    assert bench.cache.recall(KEY) is None

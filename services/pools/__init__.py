@@ -1,0 +1,1 @@
+"""Pools: the model replicas, kept alive as Ray actors."""

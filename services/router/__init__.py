@@ -1,0 +1,1 @@
+"""The router: which replica serves a request."""

@@ -1,0 +1,30 @@
+"""The router's settings: how long it trusts a silent replica, and how much it lets wait."""
+
+from typing import ClassVar
+
+from services.settings import Group
+
+
+class Settings(Group, frozen=True, kw_only=True):
+    """MODELPLANE_ROUTER_<FIELD>."""
+
+    group: ClassVar[str] = "router"
+
+    heartbeat_timeout_ms: int = 5000
+    """Milliseconds without a heartbeat after which a replica is lost. Replicas send one a second, so the
+    default forgives four that went missing on a busy machine."""
+
+    placement_grace_ms: int = 5000
+    """Milliseconds that a placement may be unknown to its replica before its slot is taken back. It covers
+    the way from Place to the replica's next heartbeat; a gateway that died leaks a slot only this long."""
+
+    queue_size: int = 1024
+    """Requests that may wait for a slot, per pool. One more is refused: a longer queue only makes more
+    clients wait for an answer that comes too late."""
+
+    queue_timeout_ms: int = 120_000
+    """Milliseconds that a request waits for a slot. Longer than a replica needs to be replaced, so that a
+    crash of the only replica delays requests instead of failing them."""
+
+    retry_after_ms: int = 1000
+    """Milliseconds after which a client refused for overload is asked to come back."""

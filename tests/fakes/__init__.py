@@ -1,0 +1,1 @@
+"""Small real stand-ins for services, for tests of their callers."""

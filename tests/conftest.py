@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg.conninfo import make_conninfo
 
 from services.storage import Database
@@ -15,6 +16,10 @@ from services.storage.embedded import EmbeddedServer
 from services.storage.migrate import upgrade
 
 TEMPLATE = "template_modelplane"
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("modelplane", deadline=None)
+settings.load_profile("modelplane")
 
 
 @pytest.fixture(scope="session")

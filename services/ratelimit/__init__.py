@@ -1,0 +1,1 @@
+"""The rate limiter: whether a request fits the limits of its organisation and project."""

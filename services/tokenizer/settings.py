@@ -1,0 +1,20 @@
+"""The tokenizer's settings: where long texts are encoded."""
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from services.settings import Group
+
+
+class TokenizerSettings(Group, frozen=True, kw_only=True):
+    """Settings of the tokenizer service."""
+
+    group: ClassVar[str] = "tokenizer"
+
+    inline_bytes: int = 8 * 1024
+    """Rendered text up to this many bytes is encoded on the event loop, longer text in a thread. 8 KiB hold the
+    loop for one to two milliseconds; handing over to a thread costs about 0.2 and competes for the same cores."""
+
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 2
+    """Threads for loading models and encoding long texts."""

@@ -1,0 +1,111 @@
+"""Renders conversations with a checkpoint's chat template, character for character as transformers does.
+
+A template comes with the checkpoint and may do only what a sandboxed Jinja template can. Messages come from
+clients, and what they say must not act as structure: text such as `<|im_start|>` inside a message would end the
+message and begin another in any role. transformers parses it so; OpenAI does not, and neither do we. Every
+special token's text inside a message is cut after its first character, and the pieces around a cut are encoded
+apart, so that no piece holds the special token and it becomes ordinary text. Conversations without such text are
+one piece, exactly as transformers renders them.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+# Marks a cut on the way through the template: a noncharacter, valid in a string but never part of text. Where a
+# client writes it, it cuts too, and is lost.
+_CUT = "\ufdd0"
+
+
+class RenderError(Exception):
+    """The template refuses the conversation; the message is the template's."""
+
+
+class ChatTemplate:
+    """A compiled template. `names` are the tokens it may write (`bos_token`, `eos_token`, …).
+
+    Raises RenderError when the source is no template.
+    """
+
+    def __init__(self, source: str, names: Mapping[str, str], special_tokens: Iterable[str]) -> None:
+        try:
+            self._template = _environment().from_string(source)
+        except TemplateSyntaxError as error:
+            raise RenderError(f"line {error.lineno}: {error.message}") from error
+        self._names = dict(names)
+        self._special = _occurrences(special_tokens)
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> list[str]:
+        """The prompt up to where the assistant's answer begins, in pieces to be encoded apart. Raises RenderError."""
+        if self._special is not None:
+            messages = [_cut(message, self._special) for message in messages]
+        try:
+            text = self._template.render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._names
+            )
+        except TemplateError as error:
+            raise RenderError(str(error)) from error
+        return text.split(_CUT)
+
+
+def _occurrences(special_tokens: Iterable[str]) -> re.Pattern[str] | None:
+    """Matches the first character of every special token's text, also of those that overlap.
+
+    A special token of one character cannot be cut and is left alone.
+    """
+    tokens = sorted({token for token in special_tokens if len(token) > 1})
+    return re.compile("|".join(f"{re.escape(t[0])}(?={re.escape(t[1:])})" for t in tokens)) if tokens else None
+
+
+def _cut(message: Mapping[str, str], special: re.Pattern[str]) -> Mapping[str, str]:
+    if not any(map(special.search, message.values())):
+        return message
+    return {key: special.sub(rf"\g<0>{_CUT}", text) for key, text in message.items()}
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """The environment that transformers compiles chat templates in."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks the assistant's words for training; here they are just rendered."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own filter escapes HTML, which models were not trained on."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    # Local time, as in transformers: a template that tells the model today's date means the operator's day.
+    return datetime.now().strftime(form)

@@ -34,7 +34,7 @@ def real_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform
 def scripted_variables(directory: Path) -> dict[str, str]:
     config = directory / "modelplane.toml"
     config.write_text(SCRIPTED_MODELS)
-    return {"MODELPLANE_CONFIG": str(config)}
+    return {"MODELPLANE_CONFIG": str(config), "MODELPLANE_POOLS_SCALE_UP_AFTER_MS": "500"}
 
 
 @pytest.fixture(scope="module")

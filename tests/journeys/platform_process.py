@@ -64,7 +64,8 @@ class PlatformProcess:
 
     def _read(self) -> None:
         assert self.process.stdout
-        self.output.extend(self.process.stdout)
+        with self.process.stdout as lines:
+            self.output.extend(lines)
 
     def wait_ready(self) -> None:
         def ready() -> bool:
@@ -85,6 +86,10 @@ class PlatformProcess:
     def credentials(self) -> dict[str, str]:
         kept: dict[str, str] = json.loads((self.home / "credentials.json").read_text())
         return kept
+
+    @property
+    def database_url(self) -> str:
+        return f"postgresql://modelplane@/modelplane?host={self.home / 'run'}"
 
     def sdk(self, **options: object) -> OpenAI:
         kept = self.credentials
@@ -132,6 +137,7 @@ class PlatformProcess:
             except ProcessLookupError:
                 continue
         self.process.wait(30)
+        self._reader.join(30)
 
     def assert_nothing_left(self, timeout_s: float = 15) -> None:
         try:

@@ -100,7 +100,7 @@ def test_a_replica_killed_under_load_comes_back(real_platform: PlatformProcess) 
     load = [threading.Thread(target=chat, args=(sdk,)) for _ in range(6)]
     for thread in load:
         thread.start()
-    tokens = real_platform.metric("modelplane_output_tokens_total")
+    tokens = real_platform.metric("modelplane_tokens_total", kind="output")
     wait_until(lambda: real_platform.metric("modelplane_requests_in_flight") >= 6, 30, "the load runs")
     replica = [pid for pid in real_platform.processes() if "ray::" in real_platform.command_line(pid)]
     assert len(replica) == 1
@@ -113,7 +113,7 @@ def test_a_replica_killed_under_load_comes_back(real_platform: PlatformProcess) 
     )
     assert answer.choices[0].finish_reason in {"length", "stop"}
     assert real_platform.metric("modelplane_requests_total") >= finished + 7
-    assert real_platform.metric("modelplane_output_tokens_total") > tokens
+    assert real_platform.metric("modelplane_tokens_total", kind="output") > tokens
 
 
 def test_stops_cleanly_and_starts_again_on_the_same_home(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -68,9 +70,6 @@ def test_a_revoked_key_stops_working(scripted_platform: PlatformProcess) -> None
 
 
 def run_command(platform: PlatformProcess, *arguments: str) -> str:
-    import subprocess
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-m", "services", *arguments],
         env={**os.environ, "MODELPLANE_HOME": str(platform.home)},
@@ -106,15 +105,11 @@ def test_hang_up_aborts_at_the_engine_and_is_metered(scripted_platform: Platform
 
 
 def metered_output_tokens(platform: PlatformProcess, request_id: str) -> int:
-    with psycopg.connect(platform_database(platform)) as connection:
+    with psycopg.connect(platform.database_url) as connection:
         row = connection.execute(
             "SELECT output_tokens FROM usage_records WHERE request_id = %s", (request_id,)
         ).fetchone()
     return int(row[0]) if row else 0
-
-
-def platform_database(platform: PlatformProcess) -> str:
-    return (platform.home / "database-url").read_text()
 
 
 def test_pool_grows_under_load_and_nothing_is_lost(scripted_platform: PlatformProcess) -> None:
@@ -125,17 +120,17 @@ def test_pool_grows_under_load_and_nothing_is_lost(scripted_platform: PlatformPr
         answer = sdk.chat.completions.create(model="scripted-slow", messages=HELLO, max_tokens=100)
         answers.append(answer.choices[0].finish_reason)
 
-    load = [threading.Thread(target=chat) for _ in range(16)]
+    load = [threading.Thread(target=chat) for _ in range(24)]
     for thread in load:
         thread.start()
     wait_until(
-        lambda: scripted_platform.metric("modelplane_replicas", model="scripted-slow") >= 2,
+        lambda: scripted_platform.metric("modelplane_router_replicas", model="scripted-slow") >= 2,
         60,
         "a second replica",
     )
     for thread in load:
         thread.join(120)
-    assert answers == ["length"] * 16
+    assert answers == ["length"] * 24
 
 
 def test_sigterm_drains_what_is_in_flight(tmp_path: Path) -> None:
@@ -165,7 +160,7 @@ def test_kill_of_everything_loses_no_usage(tmp_path: Path) -> None:
         platform.kill_everything()
     with running_platform(home, variables) as platform:
         assert platform.credentials["api_key"]
-        with psycopg.connect(platform_database(platform)) as connection:
+        with psycopg.connect(platform.database_url) as connection:
             end = time.monotonic() + 10
             counted = (0, 0)
             while counted != (30, 600) and time.monotonic() < end:

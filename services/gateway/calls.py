@@ -1,0 +1,159 @@
+"""One HTTP call: its identity, its body within bounds, and the answer with the headers that every answer has."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from modelplane.auth.v1.auth_pb2 import Principal
+from services.faults import Cancelled, Fault, InvalidRequest
+from services.gateway.errors import Headers, error_body, error_headers
+from services.gateway.runs import Run
+from services.rate_headers import rate_headers
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = (b"content-type", b"application/json")
+EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+VERSION = (b"openai-version", b"2020-10-01")
+# What is read and thrown away of a body that was refused, so that the client gets to read the refusal.
+LINGER_BYTES = 64 * 1024 * 1024
+LINGER_S = 5.0
+
+
+class Call:
+    """A request and the way back. Endpoints fill in what they learn; the application logs it at the end."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = f"req_{os.urandom(16).hex()}"
+        self.started_at = time.perf_counter()
+        # Parts of the path that the route left open.
+        self.parameters: dict[str, str] = {}
+        self.operation = ""
+        self.principal: Principal | None = None
+        self.run: Run | None = None
+        # The status that was sent, 0 before.
+        self.status = 0
+        # What ended the call, when that was not its answer.
+        self.fault: Fault | None = None
+        self._receive = receive
+        self._send = send
+
+    def header(self, name: bytes) -> str:
+        """A request header, "" when absent. `name` in lower case."""
+        return self.headers.get(name, b"").decode("latin-1").strip()
+
+    def credentials(self) -> tuple[str, str, str]:
+        """Key, organisation and project as the client gave them, each "" when absent."""
+        scheme, _, key = self.header(b"authorization").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else ""
+        return key, self.header(b"openai-organization"), self.header(b"openai-project")
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.started_at
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises InvalidRequest when it is longer than `limit` bytes, without reading it all."""
+        length = self.header(b"content-length")
+        if length.isdigit() and int(length) > limit:
+            raise _too_large(limit)
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise client_gone()
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            if not message.get("more_body", False):
+                return b"".join((*chunks, chunk)) if chunks else chunk
+            chunks.append(chunk)
+
+    @contextmanager
+    def aborting(self, run: Run) -> Iterator[None]:
+        """Within the block the run is aborted as soon as the client hangs up."""
+        watcher = asyncio.ensure_future(self._disconnected())
+        watcher.add_done_callback(lambda done: None if done.cancelled() else run.abort(client_gone()))
+        try:
+            yield
+        finally:
+            watcher.cancel()
+
+    async def respond(
+        self, status: int, body: bytes, headers: Headers | None = None, content_type: tuple[bytes, bytes] = JSON
+    ) -> None:
+        """The whole answer."""
+        length = (b"content-length", b"%d" % len(body))
+        await self._start(status, [content_type, length, *(headers or ())])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, fault: Fault) -> None:
+        """The answer to a call that failed before anything was sent."""
+        self.fault = fault
+        body, headers = error_body(fault), error_headers(fault)
+        if fault.reason != "body_too_large":
+            await self.respond(fault.rule.status, body, headers)
+            return
+        length = (b"content-length", b"%d" % len(body))
+        await self._start(fault.rule.status, [JSON, length, *headers, (b"connection", b"close")])
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._linger()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def start_events(self) -> None:
+        """Begins an answer of server-sent events."""
+        await self._start(200, [EVENTS, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")])
+
+    async def write(self, events: bytes, *, last: bool = False) -> None:
+        """Sends events; waits while the client's connection is full."""
+        await self._send({"type": "http.response.body", "body": events, "more_body": not last})
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        headers += (
+            (b"x-request-id", self.request_id.encode()),
+            VERSION,
+            (b"openai-processing-ms", b"%d" % (self.elapsed_s * 1000)),
+        )
+        if self.principal is not None:
+            headers.append((b"openai-organization", self.principal.organization_id.encode()))
+        if self.run is not None and self.run.reservation is not None:
+            states = self.run.reservation
+            limits = rate_headers(states.requests_state, states.tokens_state)
+            headers += [(name.encode(), value.encode()) for name, value in limits.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _disconnected(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _linger(self) -> None:
+        left = LINGER_BYTES
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while left > 0:
+                    message = await self._receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return
+
+
+def client_gone() -> Fault:
+    return Cancelled("cancelled", "The client closed the connection.")
+
+
+def _too_large(limit: int) -> Fault:
+    return InvalidRequest("body_too_large", f"The request body is larger than the maximum of {limit} bytes.")

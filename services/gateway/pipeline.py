@@ -1,0 +1,282 @@
+"""The one conductor: every path that runs a model goes through here, so that none goes unmetered.
+
+    authenticate -> render and count -> reserve -> place -> generate -> settle and record
+
+From reservation on, the work belongs to a task of the server's own that no client can cancel: whatever happens to
+the client, the slot is released, the reservation settled and the usage recorded. A replica that is lost before
+the client was given anything costs the client nothing but time: the request is placed again elsewhere.
+"""
+
+import asyncio
+import time
+from array import array
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from modelplane.auth.v1.auth_api import AuthService
+from modelplane.auth.v1.auth_pb2 import KEY_KIND_PROJECT, AuthenticateRequest, Principal
+from modelplane.billing.v1.billing_api import BillingService
+from modelplane.billing.v1.billing_pb2 import RecordRequest
+from modelplane.chat_inference.v1.chat_inference_pb2 import GenerateRequest
+from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
+from modelplane.ratelimit.v1.ratelimit_pb2 import ReserveRequest, SettleRequest
+from modelplane.router.v1.router_api import RouterService
+from modelplane.router.v1.router_pb2 import Placement, PlaceRequest, ReleaseRequest
+from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
+from modelplane.tokenizer.v1.tokenizer_pb2 import Prompt, RenderRequest
+from modelplane.usage.v1.usage_pb2 import OUTCOME_ABORTED, OUTCOME_COMPLETED, OUTCOME_FAILED, Attribution, Usage
+from services import context, telemetry
+from services.faults import DeadlineExceeded, Fault, Internal, PermissionDenied, RateLimited, Unavailable
+from services.gateway.metrics import IN_FLIGHT, Meters
+from services.gateway.requests import ChatRequest
+from services.gateway.runs import Outlet, Run
+from services.gateway.sessions import Session, Sessions
+from services.gateway.settings import GatewaySettings
+
+# Requests that share so many leading tokens prefer the same replica, whose prefix cache has them.
+PREFIX_TOKENS = 256
+SERVICE_TIER = "default"
+
+log = telemetry.logger(__name__)
+
+
+class Pipeline:
+    """Conducts runs. `authenticate` first, then `start`; the endpoint reads the run's outlet."""
+
+    def __init__(
+        self,
+        *,
+        auth: AuthService,
+        tokenizer: TokenizerService,
+        ratelimit: RateLimitService,
+        router: RouterService,
+        billing: BillingService,
+        sessions: Sessions,
+        settings: GatewaySettings,
+        meters: Meters,
+    ) -> None:
+        self._auth = auth
+        self._tokenizer = tokenizer
+        self._ratelimit = ratelimit
+        self._router = router
+        self._billing = billing
+        self._sessions = sessions
+        self._settings = settings
+        self._meters = meters
+        self._runs: set[Run] = set()
+
+    async def authenticate(self, key: str, organization: str, project: str) -> Principal:
+        """Who calls. Comes before anything of the request's body is read."""
+        request = AuthenticateRequest(key=key, organization=organization, project=project)
+        principal = (await self._auth.authenticate(request)).principal
+        if principal.kind != KEY_KIND_PROJECT:
+            raise PermissionDenied(
+                "insufficient_permissions", "This key may not use models. Use a project's key (sk-proj-...)."
+            )
+        return principal
+
+    def start(self, request_id: str, operation: str, principal: Principal, chat: ChatRequest) -> Run:
+        """Begins a run, which then goes to its end whether or not anybody reads its outlet."""
+        outlet = Outlet(self._settings.max_waiting_deltas if chat.stream else None)
+        run = Run(request_id, operation, principal, chat, outlet)
+        self._runs.add(run)
+        run.task = asyncio.get_running_loop().create_task(self._conduct(run))
+        return run
+
+    async def finish(self) -> None:
+        """Waits until every run has settled and recorded."""
+        while self._runs:
+            await asyncio.wait([run.task for run in self._runs if run.task])
+
+    async def close(self) -> None:
+        """Ends what still runs; what was generated until now is billed."""
+        for run in self._runs:
+            run.abort(Unavailable("shutting_down", "The server is stopping. Please try again."))
+        await self.finish()
+
+    async def _conduct(self, run: Run) -> None:
+        timeout_s = self._settings.request_timeout_s
+        timer = asyncio.get_running_loop().call_later(timeout_s, lambda: run.abort(_timed_out(timeout_s)))
+        IN_FLIGHT.inc()
+        fault: Fault | None = None
+        try:
+            prompt = await self._render_and_count(run)
+            await self._reserve(run, prompt)
+            await self._place_and_generate(run, prompt)
+        except Fault as raised:
+            fault = raised
+        except Exception as error:
+            log.error("a run failed", exc_info=error)
+            fault = Internal("internal", "The server had an error while processing your request.")
+        finally:
+            run.outlet.end(fault)
+            timer.cancel()
+            await self._settle_and_record(run)
+            IN_FLIGHT.dec()
+            self._runs.discard(run)
+
+    async def _render_and_count(self, run: Run) -> Prompt:
+        chat = run.chat
+        with run.abortable:
+            rendered = await self._tokenizer.render(
+                RenderRequest(
+                    model=chat.model, messages=chat.messages, max_output_tokens=chat.max_output_tokens or 0
+                )
+            )
+        run.model = rendered.prompt.model
+        run.input_tokens = len(rendered.prompt.token_ids)
+        return rendered.prompt
+
+    async def _reserve(self, run: Run, prompt: Prompt) -> None:
+        request = ReserveRequest(
+            request_id=run.request_id,
+            organization_id=run.principal.organization_id,
+            project_id=run.principal.project_id,
+            model=run.model,
+            input_tokens=run.input_tokens,
+            max_output_tokens=prompt.max_output_tokens * run.chat.n,
+        )
+        run.reserved = True
+        try:
+            with run.abortable:
+                run.reservation = (await self._ratelimit.reserve(request)).reservation
+        except RateLimited:
+            run.reserved = False
+            raise
+
+    async def _place_and_generate(self, run: Run, prompt: Prompt) -> None:
+        lost: list[str] = []
+        while True:
+            try:
+                placement = await self._place(run, prompt, lost)
+                fault = await self._generate(run, prompt, placement)
+            finally:
+                await self._release(run)
+            if fault is None:
+                return
+            # Unavailable is the replica's trouble, not the request's: it was lost, or it is stopping.
+            lost.append(placement.replica_id)
+            again = isinstance(fault, Unavailable) and len(lost) <= self._settings.max_lost_replicas
+            if not again or not run.outlet.restart():
+                raise fault
+            log.info("placing again", lost=lost[-1], reason=fault.reason)
+
+    async def _place(self, run: Run, prompt: Prompt, lost: Sequence[str]) -> Placement:
+        request = PlaceRequest(
+            request_id=run.request_id,
+            model=run.model,
+            prefix_hash=_prefix_hash(prompt),
+            service_tier=SERVICE_TIER,
+            excluded_replica_ids=lost,
+        )
+        # How long to queue is the router's to decide.
+        with run.abortable, context.call(run.request_id, self._settings.request_timeout_s):
+            return (await self._router.place(request)).placement
+
+    async def _generate(self, run: Run, prompt: Prompt, placement: Placement) -> Fault | None:
+        """One attempt at one replica; gives what ended it early, None for the model's own end."""
+        session = self._sessions.to(placement.address)
+        attempt = run.begin()
+        session.start(_generate_request(run, prompt, placement), run)
+        run.on_abort(lambda: self._abort(run, session))
+        try:
+            return await attempt
+        finally:
+            run.on_abort(None)
+            session.forget(run.request_id)
+
+    def _abort(self, run: Run, session: Session) -> None:
+        session.abort(run.request_id)
+        asyncio.get_running_loop().call_later(self._settings.abort_grace_s, run.end_attempt)
+
+    async def _release(self, run: Run) -> None:
+        try:
+            await self._router.release(ReleaseRequest(request_id=run.request_id))
+        except Fault as fault:
+            # The router drops placements that the replica's heartbeats no longer name.
+            log.warning("slot not released", reason=fault.reason)
+
+    async def _settle_and_record(self, run: Run) -> None:
+        usage = run.usage or _usage_seen(run)
+        billed = _is_billed(run, usage)
+        with context.call(run.request_id, self._settings.settle_timeout_s):
+            await self._settle(run, usage.input_tokens + usage.output_tokens if billed else 0)
+            if billed:
+                self._meters.billed(usage)
+                await self._record(usage)
+
+    async def _settle(self, run: Run, tokens: int) -> None:
+        if not run.reserved:
+            return
+        try:
+            await self._ratelimit.settle(SettleRequest(request_id=run.request_id, tokens=tokens))
+        except Fault as fault:
+            # The reservation's lease ends by itself, with all of it counted as used.
+            log.warning("reservation not settled", reason=fault.reason)
+
+    async def _record(self, usage: Usage) -> None:
+        request = RecordRequest(usages=[usage])
+        delay_s = 0.05
+        while True:
+            try:
+                await self._billing.record(request)
+                return
+            except Fault as fault:
+                if not fault.rule.retryable or not context.remaining_s():
+                    log.error("usage not recorded", reason=fault.reason, usage=str(usage))
+                    return
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 2.0)
+
+
+def _generate_request(run: Run, prompt: Prompt, placement: Placement) -> GenerateRequest:
+    request = GenerateRequest(
+        request_id=run.request_id,
+        model=run.model,
+        prompt_token_ids=prompt.token_ids,
+        attribution=_attribution(run),
+        service_tier=placement.service_tier,
+        operation=run.operation,
+        traceparent=telemetry.traceparent() or "",
+    )
+    request.sampling.CopyFrom(run.chat.sampling(prompt.max_output_tokens))
+    return request
+
+
+def _attribution(run: Run) -> Attribution:
+    principal = run.principal
+    return Attribution(
+        organization_id=principal.organization_id, project_id=principal.project_id, key_id=principal.key_id
+    )
+
+
+def _is_billed(run: Run, usage: Usage) -> bool:
+    """Whoever got nothing through no doing of their own pays nothing."""
+    if usage.outcome == OUTCOME_COMPLETED:
+        return True
+    return usage.output_tokens > 0 and (run.outlet.taken or run.aborted_by_client)
+
+
+def _usage_seen(run: Run) -> Usage:
+    """Stands in for the engine's account, which was lost with its replica."""
+    return Usage(
+        request_id=run.request_id,
+        attribution=_attribution(run),
+        model=run.model,
+        service_tier=SERVICE_TIER,
+        input_tokens=run.input_tokens,
+        output_tokens=run.output_tokens,
+        outcome=OUTCOME_ABORTED if run.aborted else OUTCOME_FAILED,
+        started_at_ms=run.started_at_ms,
+        finished_at_ms=time.time_ns() // 1_000_000,
+        operation=run.operation,
+    )
+
+
+def _prefix_hash(prompt: Prompt) -> int:
+    prefix = array("I", prompt.token_ids[:PREFIX_TOKENS]).tobytes()
+    return int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big")
+
+
+def _timed_out(timeout_s: float) -> Fault:
+    return DeadlineExceeded("timeout", f"The request was not finished within {timeout_s:g} seconds.")

@@ -1,0 +1,214 @@
+"""One run of a model: what was asked, what came back so far, and the outlet through which an endpoint reads it.
+
+The session hands every delta straight to the run, which counts it and passes it on, so a delta costs one
+dictionary lookup and no task switch of its own; the task that conducts the run wakes only at its end. The outlet
+is bounded: a client that does not keep up gets its own request aborted and holds up nobody else's.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from modelplane.auth.v1.auth_pb2 import Principal
+from modelplane.chat_inference.v1.chat_inference_pb2 import Delta
+from modelplane.ratelimit.v1.ratelimit_pb2 import Reservation
+from modelplane.usage.v1.usage_pb2 import OUTCOME_COMPLETED, Usage
+from services.faults import Cancelled, Fault, Unavailable
+from services.gateway.requests import ChatRequest
+
+
+class Outlet:
+    """A queue of deltas from a run to the one endpoint that reads it, with an end or a fault after them.
+
+    With a `limit` the deltas are for a stream and at most so many wait; without one they are collected.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._deltas: list[Delta] = []
+        self._ended = False
+        self._fault: Fault | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        # True once the reader was given something: from then on it is too late to start over.
+        self.taken = False
+
+    def put(self, delta: Delta) -> bool:
+        """Passes a delta on. False: the reader is too slow, the delta was dropped."""
+        if self._limit is not None:
+            if len(self._deltas) >= self._limit:
+                return False
+            if self._waiter is not None:
+                self._wake()
+        self._deltas.append(delta)
+        return True
+
+    def end(self, fault: Fault | None = None) -> None:
+        """No more deltas; `fault` says why when that is not the model's own end. Only the first call counts."""
+        if not self._ended:
+            self._ended = True
+            self._fault = fault
+            self._wake()
+
+    def restart(self) -> bool:
+        """Forgets what was put. False when it is too late."""
+        if self.taken:
+            return False
+        self._deltas.clear()
+        return True
+
+    async def take(self) -> list[Delta]:
+        """Waits for a delta and gives all that are there, [] after the last one; raises the run's fault instead."""
+        while not self._deltas and not self._ended:
+            await self._wait()
+        return self._give()
+
+    async def take_all(self) -> list[Delta]:
+        """Waits for the end and gives everything; raises the run's fault instead."""
+        while not self._ended:
+            await self._wait()
+        if self._fault is not None:
+            raise self._fault
+        return self._give()
+
+    def _give(self) -> list[Delta]:
+        if not self._deltas and self._fault is not None:
+            raise self._fault
+        self.taken = True
+        deltas, self._deltas = self._deltas, []
+        return deltas
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class Run:
+    """The state of one run. `Pipeline` conducts it, a session feeds it, an endpoint reads its outlet."""
+
+    def __init__(
+        self, request_id: str, operation: str, principal: Principal, chat: ChatRequest, outlet: Outlet
+    ) -> None:
+        self.request_id = request_id
+        self.operation = operation
+        self.principal = principal
+        self.chat = chat
+        self.outlet = outlet
+        self.started_at_ms = time.time_ns() // 1_000_000
+        self.task: asyncio.Task[None] | None = None
+        # Known once the prompt was rendered: the resolved model and the prompt's length.
+        self.model = ""
+        self.input_tokens = 0
+        # False again when the limiter refused; what it holds must be settled.
+        self.reserved = False
+        # Known once the request was admitted.
+        self.reservation: Reservation | None = None
+        # Of the latest attempt only: what a lost replica generated in vain is not billed.
+        self.output_tokens = 0
+        # A point of time.perf_counter(), 0 before the first delta.
+        self.first_delta_at = 0.0
+        # The engine's account of the latest attempt; None when it was lost without one.
+        self.usage: Usage | None = None
+        self._abort_reason: Fault | None = None
+        self._interrupt: Callable[[], None] | None = None
+        self._attempt: asyncio.Future[Fault | None] | None = None
+        self.abortable = Abortable(self)
+
+    def begin(self) -> asyncio.Future[Fault | None]:
+        """A new attempt at a replica. The future gives what ended it, None for the model's own end."""
+        self.output_tokens = 0
+        self.usage = None
+        self._attempt = asyncio.get_running_loop().create_future()
+        return self._attempt
+
+    def deliver(self, delta: Delta) -> None:
+        """Takes a delta from the session."""
+        if not self.first_delta_at:
+            self.first_delta_at = time.perf_counter()
+        self.output_tokens += delta.tokens
+        last = delta.HasField("usage")
+        fault = self._abort_reason or (_engine_fault(delta) if last else None)
+        if fault is None and not self.outlet.put(delta):
+            fault = _slow_client()
+            self.abort(fault)
+        if last:
+            self.usage = delta.usage
+            if fault is None:
+                self.outlet.end()
+            self.end_attempt(fault)
+
+    def lost(self) -> None:
+        """The session to the replica ended before the request did."""
+        self.end_attempt(_replica_lost())
+
+    def end_attempt(self, fault: Fault | None = None) -> None:
+        """Ends the attempt if it has not ended; that the run was aborted outweighs what the engine says."""
+        if self._attempt is not None and not self._attempt.done():
+            self._attempt.set_result(self._abort_reason or fault)
+
+    def abort(self, reason: Fault) -> None:
+        """Ends the run as soon as can be, whatever it is doing. What was generated until then is billed."""
+        if self._abort_reason is None:
+            self._abort_reason = reason
+            if self._interrupt is not None:
+                self._interrupt()
+
+    @property
+    def aborted(self) -> bool:
+        return self._abort_reason is not None
+
+    @property
+    def aborted_by_client(self) -> bool:
+        return isinstance(self._abort_reason, Cancelled)
+
+    def on_abort(self, interrupt: Callable[[], None] | None) -> None:
+        """From now on an abort calls `interrupt`; at once if there was one already."""
+        self._interrupt = interrupt
+        if interrupt is not None and self._abort_reason is not None:
+            interrupt()
+
+    def raise_if_aborted(self) -> None:
+        if self._abort_reason is not None:
+            raise self._abort_reason
+
+
+class Abortable:
+    """`with run.abortable:` — within the block an abort ends whatever the run's task awaits, and raises the reason."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        self._run.raise_if_aborted()
+        self._run.on_abort(self._interrupt)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        run = self._run
+        run.on_abort(None)
+        # Only an abort of ours becomes a fault; a task that is cancelled from outside stays cancelled.
+        if kind is asyncio.CancelledError and run.aborted and run.task and run.task.uncancel() == 0:
+            run.raise_if_aborted()
+
+    def _interrupt(self) -> None:
+        if self._run.task:
+            self._run.task.cancel()
+
+
+def _engine_fault(last: Delta) -> Fault | None:
+    """Why the last delta is not the model's own end."""
+    if last.HasField("fault"):
+        return Fault.from_proto(last.fault)
+    # Aborted, but not by us: the replica is stopping.
+    return None if last.usage.outcome == OUTCOME_COMPLETED else _replica_lost()
+
+
+def _replica_lost() -> Fault:
+    return Unavailable("replica_lost", "The model's server was lost while it worked on your request. Try again.")
+
+
+def _slow_client() -> Fault:
+    return Cancelled("slow_client", "The stream was not read fast enough, so the request was ended.")

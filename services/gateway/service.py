@@ -1,0 +1,172 @@
+"""Builds the gateway and serves it over HTTP in the platform's own event loop.
+
+Stopping is in order: no new connections, every answer finished, every run settled and recorded; only then are the
+sessions to the replicas closed. Signals belong to the platform, not to the HTTP server.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from hashlib import sha256
+
+import msgspec
+import uvicorn
+
+from modelplane.auth.v1.auth_api import AuthService
+from modelplane.billing.v1.billing_api import BillingService
+from modelplane.chat_inference.v1.chat_inference_api import ChatInferenceService
+from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
+from modelplane.router.v1.router_api import RouterService
+from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
+from services import telemetry
+from services.catalog import Catalog
+from services.compose import Context
+from services.faults import Unavailable
+from services.gateway.application import Application
+from services.gateway.chat_completions import ChatCompletions
+from services.gateway.metrics import Meters
+from services.gateway.models import Models
+from services.gateway.operations import Operations
+from services.gateway.pipeline import Pipeline
+from services.gateway.sessions import Sessions
+from services.gateway.settings import GatewaySettings
+from services.settings import SettingsError
+
+BACKLOG = 2048
+CLOSE_S = 1.0
+
+log = telemetry.logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn as one task among others: it leaves the process's signals alone and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class Gateway:
+    """The running HTTP edge."""
+
+    def __init__(self, application: Application, pipeline: Pipeline, listener: socket.socket, keep_alive_s: float):
+        self._pipeline = pipeline
+        self._server = _Server(
+            uvicorn.Config(
+                application,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=int(keep_alive_s),
+            )
+        )
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._task = asyncio.create_task(self._server.serve([listener]))
+
+    async def listening(self) -> None:
+        """Returns when connections are accepted."""
+        await self._server.listening.wait()
+
+    async def ping(self) -> None:
+        """Raises Unavailable when no connections are accepted."""
+        if self._task.done() or self._server.should_exit:
+            raise Unavailable("shutting_down", "The gateway accepts no connections.")
+
+    async def drain(self) -> None:
+        """Stops accepting, and finishes what is in flight."""
+        self._server.should_exit = True
+        await asyncio.wait([self._task])
+        await self._pipeline.finish()
+
+    async def close(self) -> None:
+        """Ends what is still in flight; what was generated until now is billed."""
+        self._server.should_exit = True
+        await self._pipeline.close()
+        # Answers get a moment to leave; a client that does not read must not hold up the end.
+        await asyncio.wait([self._task], timeout=CLOSE_S)
+        self._server.force_exit = True
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def build(context: Context) -> AsyncIterator[Gateway]:
+    settings = context.settings(GatewaySettings)
+    router = context.need(RouterService)
+    listener = _listen(context.platform.host, context.platform.port, settings.write_timeout_s)
+    sessions = Sessions(lambda address: context.connect(ChatInferenceService, address), settings.session_idle_s)
+    meters = Meters()
+    pipeline = Pipeline(
+        auth=context.need(AuthService),
+        tokenizer=context.need(TokenizerService),
+        ratelimit=context.need(RateLimitService),
+        router=router,
+        billing=context.need(BillingService),
+        sessions=sessions,
+        settings=settings,
+        meters=meters,
+    )
+    chat_completions = ChatCompletions(pipeline, fingerprints(context.catalog), settings.max_body_bytes)
+    models = Models(pipeline, router)
+    operations = Operations(context.pings, lambda: context.serving)
+    application = Application(
+        {
+            "/v1/chat/completions": {"POST": chat_completions},
+            "/v1/models": {"GET": models.list_all},
+            "/v1/models/{model}": {"GET": models.get},
+            "/healthz": {"GET": operations.healthz},
+            "/readyz": {"GET": operations.readyz},
+            "/metrics": {"GET": operations.metrics},
+        },
+        meters,
+    )
+    gateway = Gateway(application, pipeline, listener, settings.keep_alive_s)
+    try:
+        await gateway.listening()
+        log.info("listening", url=gateway.url)
+        yield gateway
+    finally:
+        await gateway.close()
+        await sessions.close()
+
+
+def fingerprints(catalog: Catalog) -> Mapping[str, str]:
+    """By model, a mark that changes when the configuration it runs with does."""
+    return {model.name: f"fp_{sha256(msgspec.json.encode(model)).hexdigest()[:10]}" for model in catalog}
+
+
+def _listen(host: str, port: int, write_timeout_s: float) -> socket.socket:
+    """A listening socket. Raises SettingsError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Accepted connections inherit it; it ends those whose client has stopped reading.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(write_timeout_s * 1000))
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; set MODELPLANE_PORT (or MODELPLANE_HOST) to "
+            "another one"
+        ) from error
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,38 @@
+"""Settings of the gateway."""
+
+from typing import ClassVar
+
+from services.settings import Group
+
+
+class GatewaySettings(Group, frozen=True, kw_only=True):
+    """What the HTTP edge admits and how long it waits. Host and port are the platform's own settings."""
+
+    group: ClassVar[str] = "gateway"
+
+    max_body_bytes: int = 16 * 1024 * 1024
+    """Largest request body; a larger one is refused with 413. A prompt of a million tokens takes about 4 MiB."""
+
+    request_timeout_s: float = 600.0
+    """Longest time from a request's arrival to its last token; OpenAI's SDKs give up after as long."""
+
+    keep_alive_s: float = 75.0
+    """How long an idle connection stays open: longer than clients keep theirs, so that they close first."""
+
+    write_timeout_s: float = 30.0
+    """How long a client may leave what was sent to it unread before its connection is closed (Linux)."""
+
+    max_waiting_deltas: int = 2048
+    """Pieces of one stream that may wait for a slow client; beyond that its request is aborted."""
+
+    max_lost_replicas: int = 2
+    """How often a request whose replica was lost before its first token is placed again."""
+
+    abort_grace_s: float = 5.0
+    """How long an aborted request waits for the engine's final usage before it is made up from what was seen."""
+
+    settle_timeout_s: float = 30.0
+    """How long settling and recording one request's usage is tried."""
+
+    session_idle_s: float = 60.0
+    """How long an unused session to a replica stays open."""

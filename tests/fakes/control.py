@@ -1,0 +1,112 @@
+"""The control services as the gateway meets them, small enough to see through."""
+
+from modelplane.auth.v1 import auth_pb2
+from modelplane.billing.v1 import billing_pb2
+from modelplane.ratelimit.v1 import ratelimit_pb2
+from modelplane.tokenizer.v1 import tokenizer_pb2
+from modelplane.usage.v1 import usage_pb2
+from services.faults import Fault, InvalidRequest, NotFound, Unauthenticated
+
+KEY = "sk-proj-good"
+ADMIN_KEY = "sk-admin-good"
+
+
+class FakeAuth:
+    """Knows one project key and one admin key."""
+
+    def __init__(self) -> None:
+        self.principals = {
+            KEY: auth_pb2.Principal(
+                organization_id="org-1", project_id="proj-1", key_id="key-1", kind=auth_pb2.KEY_KIND_PROJECT
+            ),
+            ADMIN_KEY: auth_pb2.Principal(organization_id="org-1", key_id="key-2", kind=auth_pb2.KEY_KIND_ADMIN),
+        }
+
+    async def authenticate(self, request: auth_pb2.AuthenticateRequest, /) -> auth_pb2.AuthenticateResponse:
+        if not request.key:
+            raise Unauthenticated("missing_api_key", "You didn't provide an API key.")
+        principal = self.principals.get(request.key)
+        if principal is None:
+            raise Unauthenticated("invalid_api_key", "Incorrect API key provided.")
+        if request.organization not in ("", principal.organization_id):
+            raise Unauthenticated("mismatched_organization", "The organization does not match the key.")
+        return auth_pb2.AuthenticateResponse(principal=principal)
+
+    async def bootstrap(self, request: auth_pb2.BootstrapRequest, /) -> auth_pb2.BootstrapResponse:
+        return auth_pb2.BootstrapResponse()
+
+    async def create_key(self, request: auth_pb2.CreateKeyRequest, /) -> auth_pb2.CreateKeyResponse:
+        return auth_pb2.CreateKeyResponse()
+
+    async def revoke_key(self, request: auth_pb2.RevokeKeyRequest, /) -> auth_pb2.RevokeKeyResponse:
+        return auth_pb2.RevokeKeyResponse()
+
+
+class FakeTokenizer:
+    """A token per word; `alias` is another name of `model`."""
+
+    def __init__(self, model: str, alias: str, context_tokens: int = 1000) -> None:
+        self.model = model
+        self.alias = alias
+        self.context_tokens = context_tokens
+        self.rendered: list[tokenizer_pb2.RenderRequest] = []
+
+    async def render(self, request: tokenizer_pb2.RenderRequest, /) -> tokenizer_pb2.RenderResponse:
+        self.rendered.append(request)
+        if request.model not in (self.model, self.alias):
+            raise NotFound("model_not_found", f"The model '{request.model}' does not exist.", param="model")
+        count = sum(len(message.content.split()) for message in request.messages)
+        left = self.context_tokens - count
+        if left <= 0 or request.max_output_tokens > left:
+            raise InvalidRequest("context_length_exceeded", "Too long.", param="messages")
+        prompt = tokenizer_pb2.Prompt(
+            token_ids=range(count), model=self.model, max_output_tokens=request.max_output_tokens or left
+        )
+        return tokenizer_pb2.RenderResponse(prompt=prompt)
+
+
+class FakeRateLimit:
+    """Admits everything, or refuses everything with `refusal`; keeps what was reserved and settled."""
+
+    def __init__(self) -> None:
+        self.refusal: Fault | None = None
+        self.reserved: dict[str, ratelimit_pb2.ReserveRequest] = {}
+        self.settled: dict[str, int] = {}
+
+    async def reserve(self, request: ratelimit_pb2.ReserveRequest, /) -> ratelimit_pb2.ReserveResponse:
+        if self.refusal:
+            raise self.refusal
+        self.reserved[request.request_id] = request
+        return ratelimit_pb2.ReserveResponse(
+            reservation=ratelimit_pb2.Reservation(
+                request_id=request.request_id,
+                requests_state=ratelimit_pb2.BucketState(limit=60, remaining=59, reset_ms=1000),
+                tokens_state=ratelimit_pb2.BucketState(limit=1000, remaining=900, reset_ms=6000),
+            )
+        )
+
+    async def settle(self, request: ratelimit_pb2.SettleRequest, /) -> ratelimit_pb2.SettleResponse:
+        self.settled.setdefault(request.request_id, request.tokens)
+        return ratelimit_pb2.SettleResponse()
+
+
+class FakeBilling:
+    """Keeps records in memory; the first `failures` calls fail."""
+
+    def __init__(self) -> None:
+        self.failure: Fault | None = None
+        self.failures = 0
+        self.usages: dict[str, usage_pb2.Usage] = {}
+
+    async def record(self, request: billing_pb2.RecordRequest, /) -> billing_pb2.RecordResponse:
+        if self.failure and self.failures > 0:
+            self.failures -= 1
+            raise self.failure
+        for usage in request.usages:
+            self.usages.setdefault(usage.request_id, usage)
+        return billing_pb2.RecordResponse()
+
+    async def get_usage(self, request: billing_pb2.GetUsageRequest, /) -> billing_pb2.GetUsageResponse:
+        if request.request_id not in self.usages:
+            raise NotFound("usage_not_found", "No such usage.")
+        return billing_pb2.GetUsageResponse(usage=self.usages[request.request_id])

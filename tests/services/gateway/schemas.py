@@ -1,0 +1,18 @@
+"""Holds answers against OpenAI's own schemas, strictly: a key that the schema does not name is an error too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+_DOCUMENT = json.loads(Path(__file__).with_name("openai_schemas.json").read_text())
+
+
+def assert_matches(name: str, value: Any) -> None:
+    """Raises AssertionError with what does not fit the schema."""
+    schema = {"$ref": f"#/$defs/{name}", "$defs": _DOCUMENT["$defs"]}
+    errors = [error.message for error in Draft202012Validator(schema).iter_errors(value)]
+    assert not errors, errors
+    unknown = set(value) - set(_DOCUMENT["$defs"][name]["properties"])
+    assert not unknown, f"{name} has no {unknown}"

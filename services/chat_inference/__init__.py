@@ -1,0 +1,1 @@
+"""A replica of a chat model: an engine behind the ChatInferenceService contract."""

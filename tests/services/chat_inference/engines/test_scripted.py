@@ -1,0 +1,50 @@
+"""The scripted engine keeps to its script."""
+
+import asyncio
+import time
+
+from modelplane.chat_inference.v1.chat_inference_pb2 import FINISH_REASON_LENGTH, FINISH_REASON_STOP
+from services.catalog import ScriptSpec
+from services.chat_inference.engines.engine import Piece
+from services.chat_inference.engines.scripted import ScriptedEngine
+from tests.services.chat_inference.peer import asked
+
+
+async def spoken(engine: ScriptedEngine, request_id: str, most: int = 1000) -> list[Piece]:
+    return [piece async for piece in engine.generate(asked(request_id, most=most))]
+
+
+async def test_it_says_the_same_every_time() -> None:
+    engine = ScriptedEngine(ScriptSpec(tokens=40))
+    first, second = await asyncio.gather(spoken(engine, "a"), spoken(engine, "b"))
+    assert first == second
+    assert "".join(piece.text for piece in first) == "".join(f" tok{i}" for i in range(1, 41))
+    assert [piece.finish_reason for piece in first if piece.finish_reason] == [FINISH_REASON_STOP]
+    assert (await spoken(engine, "c", most=40))[-1].finish_reason == FINISH_REASON_STOP
+    assert (await spoken(engine, "c", most=39))[-1].finish_reason == FINISH_REASON_LENGTH
+
+
+async def test_it_keeps_its_times() -> None:
+    engine = ScriptedEngine(ScriptSpec(tokens=5, first_token_ms=60, token_ms=10))
+    began = time.monotonic()
+    await asyncio.gather(*(spoken(engine, str(i)) for i in range(20)))
+    assert 0.1 <= time.monotonic() - began < 1
+
+
+async def test_an_abort_wakes_it() -> None:
+    engine = ScriptedEngine(ScriptSpec(tokens=5, first_token_ms=60_000))
+    waiting = asyncio.create_task(spoken(engine, "a"))
+    await asyncio.sleep(0.01)
+    await engine.abort("a")
+    await engine.abort("unknown")
+    async with asyncio.timeout(5):
+        assert await waiting == []
+
+
+async def test_without_delays_others_get_their_turn() -> None:
+    engine = ScriptedEngine(ScriptSpec(tokens=10_000_000))
+    busy = asyncio.create_task(spoken(engine, "a", most=10_000_000))
+    await asyncio.sleep(0)
+    await engine.abort("a")
+    async with asyncio.timeout(5):
+        assert len(await busy) < 100

@@ -18,8 +18,13 @@ class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What the scripted engine says: `tokens` tokens, the first after `first_token_ms`, each next `token_ms` later."""
 
     tokens: int = 50
+    """Tokens of each choice, unless the client's bound is lower."""
+
     first_token_ms: float = 0.0
+    """Time until the first token."""
+
     token_ms: float = 0.0
+    """Time between two tokens."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +43,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Folder of a Hugging Face checkpoint, or the name of a prepared one in the cache folder. Empty: `name`."""
 
     owned_by: str = "modelplane"
+    """Who made the model, shown by /v1/models."""
+
     created_at: int = 0
     """Unix seconds, shown by /v1/models."""
 
@@ -45,7 +52,10 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Most tokens of prompt and completion together."""
 
     min_replicas: int = 1
+    """Replicas that always run; with 0 the first request waits until one has started."""
+
     max_replicas: int = 1
+    """Most replicas. Between the two the pool follows its queue."""
 
     slots: int = 64
     """Requests that one replica runs at once; more wait in the router's queue."""

@@ -113,9 +113,11 @@ class Platform:
         self._hurried = asyncio.Event()
 
     def local(self, contract: type[ContractT]) -> ContractT:
-        """The service of this contract that runs in this process."""
-        name = next(name for name in self.targets if SERVICES[name].contract and load_contract(name) is contract)
-        return cast(ContractT, self.objects[name])
+        """The service of this contract that runs in this process. Raises LookupError when none does."""
+        for name in self.targets:
+            if SERVICES[name].contract and load_contract(name) is contract:
+                return cast(ContractT, self.objects[name])
+        raise LookupError(f"no service of {contract.__name__} runs in this process")
 
     def remote_address(self, service: str) -> str:
         if address := self.environment.address_of(service):
@@ -186,7 +188,10 @@ class Platform:
         await asyncio.sleep(self.settings.drain_delay_s)
         for name in reversed(self.targets):
             if drain := getattr(self.objects.get(name), "drain", None):
-                await drain()
+                try:
+                    await drain()
+                except Exception as error:  # the others still have work to finish
+                    log.error("a service did not drain", service=name, exc_info=error)
 
 
 def load(path: str) -> Any:

@@ -6,9 +6,12 @@ codes, so a failure looks the same from whichever service it comes and over whic
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from modelplane.fault.v1 import fault_pb2
+
+# A fault travels in metadata, which has room for two texts of this length.
+QUOTE_CHARACTERS = 4000
 
 
 class FaultRule(NamedTuple):
@@ -25,11 +28,10 @@ class FaultRule(NamedTuple):
 class Fault(Exception):
     """A failure with a reason from `FAULTS` and a message that the client may read.
 
-    `param` names the request field at fault; `retry_after_ms` is 0 when no wait was computed; `headers` go into
-    the HTTP response (the x-ratelimit-* of a 429).
+    `param` names the request field at fault. Both may quote what a client sent: what is longer than
+    `QUOTE_CHARACTERS` is cut. `retry_after_ms` is 0 when no wait was computed; `headers` go into the HTTP response
+    (the x-ratelimit-* of a 429).
     """
-
-    default_reason: ClassVar[str] = "internal"
 
     def __init__(
         self,
@@ -40,10 +42,10 @@ class Fault(Exception):
         retry_after_ms: int = 0,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(reason, message)
+        super().__init__(reason, _cut(message))
         self.reason = reason
-        self.message = message
-        self.param = param
+        self.message = _cut(message)
+        self.param = None if param is None else _cut(param)
         self.retry_after_ms = retry_after_ms
         self.headers = dict(headers or {})
 
@@ -71,6 +73,10 @@ class Fault(Exception):
             retry_after_ms=proto.retry_after_ms,
             headers=proto.headers,
         )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= QUOTE_CHARACTERS else text[: QUOTE_CHARACTERS - 1] + "…"
 
 
 class InvalidRequest(Fault):

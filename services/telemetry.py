@@ -137,8 +137,14 @@ class Logger:
         self._write(logging.ERROR, event, exc_info, fields)
 
     def _write(self, level: int, event: str, exc_info: ExcInfo, fields: dict[str, object]) -> None:
-        if self._inner.isEnabledFor(level):
-            self._inner.log(level, event, exc_info=exc_info, extra={"fields": fields})
+        if not self._inner.isEnabledFor(level):
+            return
+        raised: Any = None
+        if exc_info:
+            raised = sys.exc_info() if exc_info is True else (type(exc_info), exc_info, exc_info.__traceback__)
+        # Made here because `Logger.log` walks the stack for the caller's line, which no log line shows.
+        record = self._inner.makeRecord(self._inner.name, level, "", 0, event, (), raised, extra={"fields": fields})
+        self._inner.handle(record)
 
 
 def logger(name: str) -> Logger:
@@ -199,6 +205,26 @@ class JsonFormatter(logging.Formatter):
             return self._encoder.encode({key: _shown(value) for key, value in line.items()}).decode()
 
 
+class LogFile(RotatingFileHandler):
+    """Rotates by what it counts: the standard handler looks at the file at every line, and formats it twice for it."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        super().__init__(path, maxBytes=max_bytes, backupCount=3, encoding="utf-8")
+        self._bytes = path.stat().st_size
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        self._bytes += len(line) + 1
+        return line
+
+    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802 - the standard library's name
+        return int(self._bytes >= self.maxBytes)
+
+    def doRollover(self) -> None:  # noqa: N802 - the standard library's name
+        super().doRollover()
+        self._bytes = 0
+
+
 # Libraries that would otherwise print in formats of their own, and the level from which they are heard.
 _LIBRARIES: Mapping[str, int] = {
     "uvicorn": logging.WARNING,
@@ -227,7 +253,7 @@ def _logging(settings: Settings, log_file: Path | None) -> Iterator[None]:
         handler = logging.StreamHandler(sys.stderr)
     else:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(log_file, maxBytes=settings.log_file_bytes, backupCount=3, encoding="utf-8")
+        handler = LogFile(log_file, settings.log_file_bytes)
     handler.setFormatter(JsonFormatter())
     ours = logging.getLogger("services")
     levels = (root.level, ours.level)

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from typing import Final
 
 from modelplane.auth.v1 import auth_pb2
 from services import telemetry
@@ -21,8 +22,8 @@ from services.faults import NotFound, Unauthenticated
 
 log = telemetry.logger(__name__)
 
-KINDS = {"project": auth_pb2.KEY_KIND_PROJECT, "admin": auth_pb2.KEY_KIND_ADMIN}
-NAMES = {kind: name for name, kind in KINDS.items()}
+KINDS: Final = {"project": auth_pb2.KEY_KIND_PROJECT, "admin": auth_pb2.KEY_KIND_ADMIN}
+NAMES: Final = {kind: name for name, kind in KINDS.items()}
 
 
 class Auth:

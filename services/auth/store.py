@@ -37,6 +37,8 @@ class Owner(NamedTuple):
 
 
 class Store:
+    """What the service asks of the database. Every method may raise database_unavailable."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 

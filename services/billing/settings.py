@@ -10,7 +10,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class BillingSettings(Group, frozen=True, kw_only=True):
-    """The spool lies in MODELPLANE_HOME/spool."""
+    """How usage is kept until the ledger has it. The spool lies in the folder `spool` of MODELPLANE_HOME."""
 
     group: ClassVar[str] = "billing"
 
@@ -19,7 +19,7 @@ class BillingSettings(Group, frozen=True, kw_only=True):
     acknowledged when the operating system has it, which survives the death of any process; only a power cut or
     a crash of the machine can cost the last `fsync_interval_ms`."""
 
-    drain_interval_ms: Annotated[int, msgspec.Meta(ge=0)] = 100
+    drain_interval_ms: Annotated[int, msgspec.Meta(ge=0)] = 1000
     """Milliseconds that records gather before they go to the database together."""
 
     drain_records: Positive = 500

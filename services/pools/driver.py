@@ -158,6 +158,7 @@ async def serve(driver: Driver, inbox: "asyncio.Queue[Command | None]") -> None:
 
 
 def main(arguments: list[str]) -> int:
+    """Serves one fleet's commands until its owner goes. `arguments` is the DriverOptions as JSON."""
     options = msgspec.json.decode(arguments[0], type=DriverOptions)
     if os.getsid(0) != os.getpid():
         raise SystemExit("the driver ends its whole session, so it must be started in a new one")

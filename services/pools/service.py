@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -38,7 +39,7 @@ START_TIME = Histogram(
     buckets=(1, 2, 5, 10, 20, 40, 60, 90, 120, 180, 300, 600),
 )
 
-_STATES = {
+_STATES: Final = {
     State.STARTING: pools_pb2.REPLICA_STATE_STARTING,
     State.READY: pools_pb2.REPLICA_STATE_READY,
     State.DRAINING: pools_pb2.REPLICA_STATE_DRAINING,

@@ -6,7 +6,7 @@ from services.settings import Group
 
 
 class Settings(Group, frozen=True, kw_only=True):
-    """MODELPLANE_POOLS_<FIELD>."""
+    """Where Ray runs, and when replicas are added, taken away and replaced."""
 
     group: ClassVar[str] = "pools"
 

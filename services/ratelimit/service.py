@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from prometheus_client import Counter, Gauge
@@ -29,7 +30,7 @@ RESERVATIONS = Counter(
 )
 ENTRIES = Gauge("modelplane_ratelimit_entries", "Open reservations, organisations and projects held in memory.")
 SNAPSHOT_FILE = "ratelimit.snapshot"
-_DIMENSIONS = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}
+_DIMENSIONS: Final = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}
 
 Clock = Callable[[], int]
 

@@ -6,7 +6,7 @@ from services.settings import Group
 
 
 class Settings(Group, frozen=True, kw_only=True):
-    """MODELPLANE_ROUTER_<FIELD>."""
+    """How long the router trusts a silent replica, and how much it lets wait."""
 
     group: ClassVar[str] = "router"
 

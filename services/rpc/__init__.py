@@ -6,6 +6,7 @@ nothing here.
 
 import os
 
-# gRPC reads it when it is first imported. Our children exec at once, so its fork handlers only cost time and
-# print warnings into the user's terminal.
+# gRPC reads them when it is first imported. Our children exec at once, so its fork handlers only cost time and
+# print warnings into the user's terminal; so would its own log, which tells of every connection that ends.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -20,6 +20,8 @@ from services.rpc import interceptors
 from services.rpc.settings import RpcSettings
 
 ContractT = TypeVar("ContractT")
+# A fault's message and parameter at their longest, four bytes a character and in base64, fit twice.
+METADATA_BYTES = 128 * 1024
 
 
 def method_name(method: MethodDescriptor) -> str:
@@ -33,14 +35,20 @@ def descriptor_of(contract: type[Any]) -> ServiceDescriptor:
 
 
 def channel_options(settings: RpcSettings) -> list[tuple[str, int]]:
+    """What both ends of a connection are set to."""
     return [
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", settings.keepalive_ms),
         ("grpc.keepalive_timeout_ms", settings.keepalive_ms // 2),
+        # Without it a frozen peer is noticed after a minute, whatever the line above says.
+        ("grpc.http2.ping_timeout_ms", settings.keepalive_ms // 2),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", settings.keepalive_ms // 2),
         ("grpc.http2.max_pings_without_data", 0),
+        # Faults travel in metadata, and their messages may quote what a client sent.
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         # Two processes must never share one listening port by accident.
         ("grpc.so_reuseport", 0),
         # A lost peer is looked for again at once: replicas and services come back within seconds.
@@ -86,25 +94,21 @@ class RemoteClient:
                     metadata=interceptors.outgoing(settings),
                     wait_for_ready=True,
                 )
-            except grpc.aio.AioRpcError as error:
+            except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError) as error:
                 raise interceptors.fault_of(error, service) from None
 
         async def stream(request: Any) -> AsyncIterator[Any]:
-            # A stream outlives the request that opened it, so it takes no deadline from it.
-            call = multicallable(request, metadata=interceptors.outgoing(settings))
+            call = None
             try:
+                # A stream outlives the request that opened it, so it takes no deadline from it.
+                call = multicallable(request, metadata=interceptors.outgoing(settings))
                 while (response := await call.read()) is not grpc.aio.EOF:
                     yield response
-            except grpc.aio.AioRpcError as error:
+            except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError) as error:
                 raise interceptors.fault_of(error, service) from None
-            except asyncio.CancelledError:
-                # grpc raises the same for its own cancelled call as asyncio for a cancelled task.
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                raise Unavailable("service_unavailable", f"The {service} service went away.") from None
             finally:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
 
         return stream if method.server_streaming else unary
 

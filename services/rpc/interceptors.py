@@ -3,16 +3,17 @@
 Both ends are here, so that what one writes is what the other reads.
 """
 
+import asyncio
 import hmac
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
 
 from modelplane.fault.v1 import fault_pb2
 from services import context, telemetry
-from services.faults import Cancelled, DeadlineExceeded, Fault, Internal, Unauthenticated, Unavailable
+from services.faults import DeadlineExceeded, Fault, Internal, Unauthenticated, Unavailable
 from services.rpc.settings import RpcSettings
 
 TOKEN = "modelplane-token"
@@ -56,29 +57,49 @@ def incoming(servicer: Any, settings: RpcSettings) -> Iterator[None]:
 
 async def abort(servicer: Any, error: BaseException) -> None:
     """Ends a call with the fault that the service raised; anything else is a defect, logged and hidden."""
+    if isinstance(error, grpc.aio.BaseError):
+        return  # The caller is gone, and nothing can be sent any more.
     if isinstance(error, Fault):
         fault = error
     elif isinstance(error, TimeoutError):
         fault = DeadlineExceeded("timeout", "The call took longer than its deadline.")
+    elif isinstance(error, asyncio.CancelledError):
+        if cancelled():
+            raise error
+        # Something that the service waited for was cancelled. Without an answer the caller would wait for ever.
+        fault = Unavailable("service_unavailable", "The service stopped before it had answered.")
     else:
         log.error("a service method failed", exc_info=error)
         fault = Internal("internal", "The server had an error while processing your request.")
     code = grpc.StatusCode[fault.rule.grpc_code]
     trailer = ((FAULT, fault.to_proto().SerializeToString()),)
-    await servicer.abort(code, fault.reason, trailer)
+    with suppress(grpc.aio.InternalError):
+        await servicer.abort(code, fault.reason, trailer)
 
 
-def fault_of(error: grpc.aio.AioRpcError, service: str) -> Fault:
-    """The fault behind a failed call: the one that was raised over there, or what the transport's failure means."""
+def cancelled() -> bool:
+    """Whether the running task is being cancelled; grpc raises the same error for its own cancelled calls."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def fault_of(error: Exception | asyncio.CancelledError, service: str) -> Fault:
+    """The fault behind a failed call: the one that was raised over there, or what the transport's failure means.
+
+    Raises the error itself when it is the caller who was cancelled.
+    """
+    if isinstance(error, asyncio.CancelledError) and cancelled():
+        raise error
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return Unavailable("service_unavailable", f"The connection to the {service} service was closed.")
     for key, value in error.trailing_metadata() or ():
         if key == FAULT and isinstance(value, bytes):
             return Fault.from_proto(fault_pb2.Fault.FromString(value))
     code = error.code()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("timeout", f"The {service} service did not answer in time.")
-    if code is grpc.StatusCode.CANCELLED:
-        return Cancelled("cancelled", f"The call to the {service} service was cancelled.")
-    if code is grpc.StatusCode.UNAVAILABLE:
+    # Cancelled from over there: our own cancellations come as asyncio's error.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return Unavailable("service_unavailable", f"The {service} service cannot be reached; try again shortly.")
     log.error("a call failed in transport", service=service, code=code.name, details=error.details())
     return Internal("internal", f"The {service} service failed.")

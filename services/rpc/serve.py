@@ -4,8 +4,9 @@ The server listens before the services are built, so that what they start can ca
 in place its calls answer `not_ready` and its health is NOT_SERVING.
 """
 
+import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -91,20 +92,21 @@ class RpcServer:
             try:
                 with interceptors.incoming(servicer, self._settings):
                     return await getattr(self._object(full_name), name)(request)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 await interceptors.abort(servicer, error)
 
-        async def stream(request: Any, servicer: Servicer) -> AsyncIterator[Any]:
+        # Not a generator: grpc would leave it to the garbage collector when its client goes away, in another context.
+        async def stream(request: Any, servicer: Servicer) -> None:
             try:
                 with interceptors.incoming(servicer, self._settings):
                     responses = getattr(self._object(full_name), name)(request)
                     try:
                         async for response in responses:
-                            yield response
+                            await servicer.write(response)
                     finally:
                         if inspect.isasyncgen(responses):
                             await responses.aclose()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 await interceptors.abort(servicer, error)
 
         return make(

@@ -8,6 +8,7 @@ import asyncio
 import select
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -21,7 +22,7 @@ from services.faults import Unavailable
 log = telemetry.logger(__name__)
 
 # What the url leaves open, in seconds: a peer that vanished without closing is noticed after 25.
-DEFAULTS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "connect_timeout": 10}
+DEFAULTS: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "connect_timeout": 10}
 HEARTBEAT_S = 15.0
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0

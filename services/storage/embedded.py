@@ -21,7 +21,7 @@ from asyncio.subprocess import DEVNULL, Process
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 from urllib.parse import quote
 
 import psycopg
@@ -40,7 +40,7 @@ ORPHAN_S = 60.0
 FAST_S = 20.0
 IMMEDIATE_S = 5.0
 RESTART_S = (0.2, 10.0)
-SERVER = {
+SERVER: Final = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "shared_buffers": "64MB",
@@ -58,7 +58,7 @@ INITDB = (
     "--builtin-locale=C.UTF-8",
     "--no-instructions",
 )
-NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off"}
 
 
 class EmbeddedServer:

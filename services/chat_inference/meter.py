@@ -1,12 +1,33 @@
-"""Counts what one request used, piece by piece, and writes its usage record. Pure: time comes as an argument.
+"""Puts one request's pieces together: its texts, its counts, its usage record. Pure: time comes as an argument.
 
 Kept true: the record holds exactly the tokens of the pieces that were counted; the prompt is charged for only
 once it gave a token, because an engine that failed or was aborted before may never have read it.
 """
 
+from collections.abc import Iterator
+
 from modelplane.chat_inference.v1.chat_inference_pb2 import GenerateRequest
 from modelplane.usage.v1.usage_pb2 import OUTCOME_COMPLETED, Outcome, Usage
 from services.chat_inference.engines.engine import Piece
+
+
+class Whole:
+    """Puts the pieces of each choice together, for a peer that wants them at the end."""
+
+    __slots__ = ("_choices",)
+
+    def __init__(self) -> None:
+        self._choices: dict[int, list[Piece]] = {}
+
+    def add(self, piece: Piece) -> None:
+        self._choices.setdefault(piece.choice, []).append(piece)
+
+    def pieces(self) -> Iterator[Piece]:
+        """One piece for each choice that has any."""
+        for choice, pieces in self._choices.items():
+            text = "".join([piece.text for piece in pieces])
+            tokens = sum([piece.tokens for piece in pieces])
+            yield Piece(choice, text, tokens, pieces[-1].finish_reason, pieces[-1].cached_tokens)
 
 
 class Meter:

@@ -13,8 +13,8 @@ from modelplane.chat_inference.v1.chat_inference_pb2 import FINISH_REASON_ABORT,
 from modelplane.usage.v1.usage_pb2 import OUTCOME_ABORTED, OUTCOME_COMPLETED, OUTCOME_FAILED, Outcome, Usage
 from services import telemetry
 from services.catalog import ModelSpec
-from services.chat_inference.engines.engine import Engine
-from services.chat_inference.meter import Meter
+from services.chat_inference.engines.engine import Engine, Piece
+from services.chat_inference.meter import Meter, Whole
 from services.chat_inference.outbox import Outbox
 from services.faults import Conflict, Fault, Internal, InvalidRequest, NotFound, Unavailable
 from services.telemetry import GenAi
@@ -40,21 +40,38 @@ TOKEN_STEP = Histogram(
 class Run:
     """A request on its way through the engine."""
 
-    __slots__ = ("_first_frame", "aborted", "ended_at", "meter", "outbox", "request", "task", "usage")
+    __slots__ = ("_first_frame", "aborted", "ended_at", "meter", "outbox", "request", "task", "usage", "whole")
 
     def __init__(self, request: GenerateRequest, outbox: Outbox) -> None:
         self.request = request
         self.outbox = outbox
         self.meter = Meter(request, now_ms())
+        self.whole = Whole() if request.whole else None
         self.aborted = False
         self.task: asyncio.Task[None] | None = None
         self.usage: Usage | None = None
         self.ended_at = 0.0
         self._first_frame: int | None = None
 
-    def began(self) -> None:
-        """The first piece has gone into the outbox."""
-        self._first_frame = self.outbox.frames_taken
+    def add(self, piece: Piece) -> None:
+        """The way of every token."""
+        self.meter.add(piece)
+        if self.whole:
+            self.whole.add(piece)
+        else:
+            self._send(piece)
+
+    def end(self, delta: Delta) -> None:
+        """Sends what was kept back and the last delta."""
+        if self.whole:
+            for piece in self.whole.pieces():
+                self._send(piece)
+        self.outbox.end(delta)
+
+    def _send(self, piece: Piece) -> None:
+        if self._first_frame is None:
+            self._first_frame = self.outbox.frames_taken
+        self.outbox.add(self.request.request_id, piece)
 
     @property
     def began_at_peer(self) -> bool:
@@ -147,16 +164,13 @@ class Runner:
         return OUTCOME_FAILED, Internal("engine_failed", "The model stopped before it was done.")
 
     async def _pieces(self, run: Run) -> None:
-        """The way of every token."""
-        request_id, meter, outbox = run.request.request_id, run.meter, run.outbox
+        request_id, meter = run.request.request_id, run.meter
         arrived = time.monotonic()
         first = 0.0
         async for piece in self._engine.generate(run.request):
             if not first:
                 first = time.monotonic()
-                run.began()
-            meter.add(piece)
-            outbox.add(request_id, piece)
+            run.add(piece)
             if run.aborted:
                 # The abort may have come before the engine knew the request; a second one does no harm.
                 await self._engine.abort(request_id)
@@ -171,7 +185,7 @@ class Runner:
         self._generated.inc(run.meter.output_tokens)
         run.usage = run.meter.usage(outcome, now_ms())
         run.ended_at = time.monotonic()
-        run.outbox.end(
+        run.end(
             Delta(
                 request_id=run.request.request_id,
                 finish_reason=FINISH_REASON_ABORT if outcome == OUTCOME_ABORTED else None,

@@ -238,6 +238,7 @@ def _generate_request(run: Run, prompt: Prompt, placement: Placement) -> Generat
         service_tier=placement.service_tier,
         operation=run.operation,
         traceparent=telemetry.traceparent() or "",
+        whole=not run.chat.stream,
     )
     request.sampling.CopyFrom(run.chat.sampling(prompt.max_output_tokens))
     return request

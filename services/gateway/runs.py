@@ -109,7 +109,7 @@ class Run:
         self.reservation: Reservation | None = None
         # Of the latest attempt only: what a lost replica generated in vain is not billed.
         self.output_tokens = 0
-        # A point of time.perf_counter(), 0 before the first delta.
+        # A point of time.perf_counter(), 0 before a stream's first delta.
         self.first_delta_at = 0.0
         # The engine's account of the latest attempt; None when it was lost without one.
         self.usage: Usage | None = None
@@ -127,7 +127,8 @@ class Run:
 
     def deliver(self, delta: Delta) -> None:
         """Takes a delta from the session."""
-        if not self.first_delta_at:
+        # Of an answer in one piece there is no first token to be seen.
+        if not self.first_delta_at and self.chat.stream:
             self.first_delta_at = time.perf_counter()
         self.output_tokens += delta.tokens
         last = delta.HasField("usage")

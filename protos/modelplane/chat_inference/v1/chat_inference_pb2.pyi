@@ -37,7 +37,7 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., n: _Optional[int] = ..., max_output_tokens: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt_token_ids", "sampling", "attribution", "service_tier", "operation", "traceparent")
+    __slots__ = ("request_id", "model", "prompt_token_ids", "sampling", "attribution", "service_tier", "operation", "traceparent", "whole")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class GenerateRequest(_message.Message):
     SERVICE_TIER_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -54,7 +55,8 @@ class GenerateRequest(_message.Message):
     service_tier: str
     operation: str
     traceparent: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., attribution: _Optional[_Union[_usage_pb2.Attribution, _Mapping]] = ..., service_tier: _Optional[str] = ..., operation: _Optional[str] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    whole: bool
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., attribution: _Optional[_Union[_usage_pb2.Attribution, _Mapping]] = ..., service_tier: _Optional[str] = ..., operation: _Optional[str] = ..., traceparent: _Optional[str] = ..., whole: _Optional[bool] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("request_id", "index", "text", "tokens", "finish_reason", "usage", "fault")

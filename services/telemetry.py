@@ -266,6 +266,8 @@ def _logging(settings: Settings, log_file: Path | None) -> Iterator[None]:
         library.propagate = True
         library.setLevel(level)
     logging.captureWarnings(True)
+    # Facts about the process that no line shows, looked up for every record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     try:
         yield
     finally:

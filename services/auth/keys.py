@@ -4,11 +4,11 @@ A key is `sk-proj-` or `sk-admin-` and 40 URL-safe characters: 26 random bytes a
 bytes. The checksum lets a mistyped key be refused without a look-up; it is no secret and proves nothing.
 """
 
-import hmac
 import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from hashlib import blake2b
 
 from modelplane.auth.v1 import auth_pb2
 
@@ -57,8 +57,8 @@ def redact(key: str) -> str:
 
 
 def digest(key: str, pepper: bytes) -> bytes:
-    """What is stored and looked up instead of the key: HMAC-SHA256, 32 bytes."""
-    return hmac.digest(pepper, key.encode(), "sha256")
+    """What is stored and looked up instead of the key: keyed BLAKE2b, 32 bytes. `pepper` has at most 64 bytes."""
+    return blake2b(key.encode(), digest_size=32, key=pepper).digest()
 
 
 def identifier(prefix: str, random: bytes) -> str:

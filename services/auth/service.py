@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from hashlib import blake2b
 from typing import Final
 
 from modelplane.auth.v1 import auth_pb2
@@ -31,7 +32,8 @@ class Auth:
 
     def __init__(self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._pepper = settings.pepper.encode()
+        # Of any length as configured; the keyed hash takes 64 bytes.
+        self._pepper = blake2b(settings.pepper.encode()).digest()
         self._cache = KeyCache(
             self._look_up,
             known=Expiring(settings.cached_keys, settings.ttl_s),

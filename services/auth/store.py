@@ -56,9 +56,7 @@ class Store:
         """Adds the first organisation with its project and keys; when there is one, gives the oldest's ids instead."""
         async with self._database.connection() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (BOOTSTRAP_LOCK,))
-            found = await connection.execute(
-                "SELECT organization_id, id FROM projects ORDER BY created_at, id LIMIT 1"
-            )
+            found = await connection.execute("SELECT organization_id, id FROM projects ORDER BY created_at, id LIMIT 1")
             if (first := await found.fetchone()) is not None:
                 return first[0], first[1]
             await connection.execute(

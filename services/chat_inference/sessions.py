@@ -43,11 +43,12 @@ class Session:
     async def read(self, requests: AsyncIterator[SessionRequest]) -> None:
         """Does what the peer asks until it has no more to ask; then ends what it started and closes the outbox."""
         try:
-            async for action in requests:
-                if action.WhichOneof("action") == "start":
-                    self.start(action.start)
-                elif run := self._running.get(action.abort.request_id):
-                    await self._runner.abort(run)
+            async for asked in requests:
+                for request in asked.starts:
+                    self.start(request)
+                for request_id in asked.aborts:
+                    if run := self._running.get(request_id):
+                        await self._runner.abort(run)
         except Fault as fault:
             log.info("a session was lost", reason=fault.reason)
         await self.end()

@@ -24,6 +24,8 @@ VERSION = (b"openai-version", b"2020-10-01")
 # What is read and thrown away of a body that was refused, so that the client gets to read the refusal.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_S = 5.0
+# A short answer is there before it pays to watch whether its client is.
+WATCH_AFTER_S = 0.05
 
 
 class Call:
@@ -83,12 +85,20 @@ class Call:
     @contextmanager
     def aborting(self, run: Run) -> Iterator[None]:
         """Within the block the run is aborted as soon as the client hangs up."""
-        watcher = asyncio.ensure_future(self._disconnected())
-        watcher.add_done_callback(lambda done: None if done.cancelled() else run.abort(client_gone()))
+        watchers: list[asyncio.Task[None]] = []
+
+        def watch() -> None:
+            watcher = asyncio.ensure_future(self._disconnected())
+            watcher.add_done_callback(lambda done: None if done.cancelled() else run.abort(client_gone()))
+            watchers.append(watcher)
+
+        timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, watch)
         try:
             yield
         finally:
-            watcher.cancel()
+            timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()
 
     async def respond(
         self, status: int, body: bytes, headers: Headers | None = None, content_type: tuple[bytes, bytes] = JSON

@@ -119,9 +119,7 @@ class Pipeline:
         chat = run.chat
         with run.abortable:
             rendered = await self._tokenizer.render(
-                RenderRequest(
-                    model=chat.model, messages=chat.messages, max_output_tokens=chat.max_output_tokens or 0
-                )
+                RenderRequest(model=chat.model, messages=chat.messages, max_output_tokens=chat.max_output_tokens or 0)
             )
         run.model = rendered.prompt.model
         run.input_tokens = len(rendered.prompt.token_ids)

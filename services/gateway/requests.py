@@ -61,9 +61,7 @@ def parse_chat(body: bytes) -> ChatRequest:
         elif name in NOT_BUILT:
             raise _unsupported(name, f"Unsupported parameter: '{name}' is not supported yet.")
         else:
-            raise InvalidRequest(
-                "unknown_parameter", f"Unrecognized request argument supplied: {name}", param=name
-            )
+            raise InvalidRequest("unknown_parameter", f"Unrecognized request argument supplied: {name}", param=name)
     for name in ("model", "messages"):
         if name not in values:
             raise _missing(name)
@@ -287,9 +285,7 @@ def _bad_role(path: str, role: Json) -> Fault:
     if role in ("tool", "function"):
         return _unsupported(path, f"Unsupported value: '{path}' does not support '{role}' yet.")
     known = ", ".join(f"'{name}'" for name in ROLES)
-    return InvalidRequest(
-        "invalid_value", f"Invalid value: '{role}'. Supported values are: {known}.", param=path
-    )
+    return InvalidRequest("invalid_value", f"Invalid value: '{role}'. Supported values are: {known}.", param=path)
 
 
 def _content(path: str, value: Json) -> str:

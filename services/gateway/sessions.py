@@ -12,7 +12,7 @@ from contextvars import Context
 from typing import Protocol
 
 from modelplane.chat_inference.v1.chat_inference_api import ChatInferenceService
-from modelplane.chat_inference.v1.chat_inference_pb2 import Abort, Delta, GenerateRequest, SessionRequest
+from modelplane.chat_inference.v1.chat_inference_pb2 import Delta, GenerateRequest, SessionRequest
 from services import telemetry
 from services.faults import Fault
 
@@ -39,7 +39,9 @@ class Session:
         self._connect = connect
         self._ended = ended
         self._receivers: dict[str, Receiver] = {}
-        self._outbox: asyncio.Queue[SessionRequest] = asyncio.Queue()
+        # What the next message will ask for; it grows while the last one is being written.
+        self._asked = SessionRequest()
+        self._asking = asyncio.Event()
         # A session outlives the request that opens it, so it takes neither its deadline nor its trace.
         self._task = asyncio.get_running_loop().create_task(self._exchange(), context=Context())
 
@@ -51,11 +53,13 @@ class Session:
         """Sends a request to the replica; its deltas go to `receiver` until it is forgotten."""
         self.used = True
         self._receivers[request.request_id] = receiver
-        self._outbox.put_nowait(SessionRequest(start=request))
+        self._asked.starts.append(request)
+        self._asking.set()
 
     def abort(self, request_id: str) -> None:
         """Asks the replica to end a request; its last delta, with the usage, still comes."""
-        self._outbox.put_nowait(SessionRequest(abort=Abort(request_id=request_id)))
+        self._asked.aborts.append(request_id)
+        self._asking.set()
 
     def forget(self, request_id: str) -> None:
         self._receivers.pop(request_id, None)
@@ -88,7 +92,10 @@ class Session:
 
     async def _requests(self) -> AsyncIterator[SessionRequest]:
         while True:
-            yield await self._outbox.get()
+            await self._asking.wait()
+            self._asking.clear()
+            asked, self._asked = self._asked, SessionRequest()
+            yield asked
 
 
 class Sessions:

@@ -6,6 +6,7 @@ tokenizer made in memory, a token per byte.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from services.catalog import ModelSpec
 from services.tokenizer.templates import ChatTemplate, RenderError
+
+# The library reads it at its first call. Handing one text to its pool of threads costs more than encoding it.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -73,8 +73,9 @@ class ProbeInference:
     async def session(self, requests: AsyncIterator[SessionRequest], /) -> AsyncIterator[SessionResponse]:
         try:
             async for request in requests:
-                self.received.append(request.start.request_id)
-                yield SessionResponse(deltas=[Delta(request_id=request.start.request_id)])
+                for started in request.starts:
+                    self.received.append(started.request_id)
+                    yield SessionResponse(deltas=[Delta(request_id=started.request_id)])
         finally:
             self.request_id_at_end = context.request_id()
             self.ended.set()

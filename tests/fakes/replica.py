@@ -25,7 +25,7 @@ class FakeReplica:
     """Says `words`, one token each, `token_s` seconds apart."""
 
     def __init__(self, words: list[str] | None = None, token_s: float = 0.0) -> None:
-        self.words = ["Hello", ",", " wörld", "\n", "\"!\""] if words is None else words
+        self.words = ["Hello", ",", " wörld", "\n", '"!"'] if words is None else words
         self.token_s = token_s
         # After so many tokens of a request: the whole replica dies, or the request fails with `failure`.
         self.dies_after: int | None = None
@@ -71,18 +71,18 @@ class FakeReplica:
     async def _read(self, requests: AsyncIterator[SessionRequest], frames: Frames) -> None:
         running: dict[str, asyncio.Task[None]] = {}
         try:
-            async for action in requests:
-                if action.HasField("start"):
-                    self.requests.append(action.start)
-                    self.on_start(action.start)
-                    task = asyncio.create_task(self._run(action.start, frames))
-                    running[action.start.request_id] = task
+            async for asked in requests:
+                for request in asked.starts:
+                    self.requests.append(request)
+                    self.on_start(request)
+                    task = asyncio.create_task(self._run(request, frames))
+                    running[request.request_id] = task
                     self._runs.add(task)
                     task.add_done_callback(self._runs.discard)
-                else:
-                    self.aborted_at.setdefault(action.abort.request_id, time.monotonic())
+                for request_id in asked.aborts:
+                    self.aborted_at.setdefault(request_id, time.monotonic())
                     if not self.deaf_to_aborts:
-                        running[action.abort.request_id].cancel()
+                        running[request_id].cancel()
         finally:
             for task in running.values():
                 task.cancel()

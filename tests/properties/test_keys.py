@@ -58,10 +58,9 @@ def test_short_texts_are_not_shown_at_all(text: str) -> None:
     assert keys.redact(text) in ("****", "sk-****", "sk-proj-****", "sk-admin-****")
 
 
-@given(kinds, randoms, st.binary(), st.binary())
+@given(kinds, randoms, st.binary(min_size=64, max_size=64), st.binary(min_size=64, max_size=64))
 def test_the_digest_depends_on_the_pepper(kind: auth_pb2.KeyKind, random: bytes, one: bytes, other: bytes) -> None:
     key = keys.generate(kind, random)
     assert keys.digest(key, one) == keys.digest(key, one)
-    # HMAC fills short secrets up with zeros, so those that differ in trailing zeros alone are the same.
-    if one.rstrip(b"\0") != other.rstrip(b"\0"):
+    if one != other:
         assert keys.digest(key, one) != keys.digest(key, other)

@@ -54,6 +54,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "services/settings.py": "reads it, once",
     "services/telemetry.py": "one of OpenTelemetry's own variables decides whether its SDK is started at all",
     "services/rpc/__init__.py": "sets what gRPC reads when it is imported",
+    "services/tokenizer/models.py": "sets what the tokenizers library reads at its first call",
     "services/pools/driver.py": "sets what Ray reads, in the process that is Ray's alone",
     "services/pools/replica.py": "undoes what Ray set in the replica's process",
     "services/chat_inference/engines/vllm.py": "sets what vLLM reads when it is imported",

@@ -12,7 +12,7 @@ from modelplane.billing.v1.billing_pb2 import (
     RecordResponse,
 )
 from modelplane.chat_inference.v1.chat_inference_api import ChatInferenceService
-from modelplane.chat_inference.v1.chat_inference_pb2 import Abort, Delta, GenerateRequest, Sampling, SessionRequest
+from modelplane.chat_inference.v1.chat_inference_pb2 import Delta, GenerateRequest, Sampling, SessionRequest
 from modelplane.usage.v1.usage_pb2 import Attribution, Usage
 from services.catalog import ModelSpec, ScriptSpec
 from services.chat_inference.engines.engine import Engine
@@ -91,10 +91,10 @@ class Peer:
         await self.vanish()
 
     def start(self, request: GenerateRequest) -> None:
-        self._actions.put_nowait(SessionRequest(start=request))
+        self._actions.put_nowait(SessionRequest(starts=[request]))
 
     def abort(self, request_id: str) -> None:
-        self._actions.put_nowait(SessionRequest(abort=Abort(request_id=request_id)))
+        self._actions.put_nowait(SessionRequest(aborts=[request_id]))
 
     async def ended(self, request_id: str) -> list[Delta]:
         """The deltas of a request, once the last one is there."""

@@ -109,7 +109,7 @@ async def test_a_peer_that_does_not_read_is_dropped_and_billed() -> None:
     asking = asyncio.Event()
 
     async def requests() -> AsyncIterator[SessionRequest]:
-        yield SessionRequest(start=asked("a"))
+        yield SessionRequest(starts=[asked("a")])
         await asking.wait()
 
     frames = aiter(service.session(requests()))
@@ -132,9 +132,9 @@ async def test_nothing_is_billed_for_what_the_peer_never_saw() -> None:
     asking = asyncio.Event()
 
     async def requests() -> AsyncIterator[SessionRequest]:
-        yield SessionRequest(start=asked("seen", most=1))
+        yield SessionRequest(starts=[asked("seen", most=1)])
         await asyncio.sleep(0.02)
-        yield SessionRequest(start=asked("unseen"))
+        yield SessionRequest(starts=[asked("unseen")])
         await asking.wait()
 
     frames = service.session(requests())

@@ -76,9 +76,7 @@ class Edge:
     async def add_replica(self, replica: FakeReplica | None = None, slots: int = 8) -> FakeReplica:
         name = f"replica-{len(self.replicas)}"
         self.replicas[name] = replica or FakeReplica()
-        await self.router.register(
-            RegisterRequest(replica=Replica(id=name, model=MODEL, address=name, slots=slots))
-        )
+        await self.router.register(RegisterRequest(replica=Replica(id=name, model=MODEL, address=name, slots=slots)))
         return self.replicas[name]
 
     async def running(self) -> int:

@@ -21,7 +21,7 @@ FOREVER = GenerateRequest()
 
 
 def start(request_id: str) -> SessionRequest:
-    return SessionRequest(start=GenerateRequest(request_id=request_id))
+    return SessionRequest(starts=[GenerateRequest(request_id=request_id)])
 
 
 async def test_a_server_stream_in_order() -> None:

@@ -9,9 +9,7 @@ the client was given anything costs the client nothing but time: the request is 
 
 import asyncio
 import time
-from array import array
 from collections.abc import Sequence
-from hashlib import blake2b
 
 from modelplane.auth.v1.auth_api import AuthService
 from modelplane.auth.v1.auth_pb2 import KEY_KIND_PROJECT, AuthenticateRequest, Principal
@@ -33,8 +31,6 @@ from services.gateway.runs import Outlet, Run
 from services.gateway.sessions import Session, Sessions
 from services.gateway.settings import GatewaySettings
 
-# Requests that share so many leading tokens prefer the same replica, whose prefix cache has them.
-PREFIX_TOKENS = 256
 SERVICE_TIER = "default"
 
 log = telemetry.logger(__name__)
@@ -163,7 +159,7 @@ class Pipeline:
         request = PlaceRequest(
             request_id=run.request_id,
             model=run.model,
-            prefix_hash=_prefix_hash(prompt),
+            prefix_hash=prompt.prefix_hash,
             service_tier=SERVICE_TIER,
             excluded_replica_ids=lost,
         )
@@ -270,11 +266,6 @@ def _usage_seen(run: Run) -> Usage:
         finished_at_ms=time.time_ns() // 1_000_000,
         operation=run.operation,
     )
-
-
-def _prefix_hash(prompt: Prompt) -> int:
-    prefix = array("I", prompt.token_ids[:PREFIX_TOKENS]).tobytes()
-    return int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big")
 
 
 def _timed_out(timeout_s: float) -> Fault:

@@ -31,6 +31,7 @@ from services.gateway.operations import Operations
 from services.gateway.pipeline import Pipeline
 from services.gateway.sessions import Sessions
 from services.gateway.settings import GatewaySettings
+from services.gateway.transport import GatheringProtocol
 from services.settings import SettingsError
 
 BACKLOG = 2048
@@ -63,7 +64,7 @@ class Gateway:
         self._server = _Server(
             uvicorn.Config(
                 application,
-                http="httptools",
+                http=GatheringProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

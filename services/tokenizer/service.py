@@ -6,9 +6,11 @@ proves it.
 """
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 from modelplane.tokenizer.v1 import tokenizer_pb2
@@ -19,6 +21,9 @@ from services.faults import InvalidRequest, NotFound, Unavailable
 from services.tokenizer.models import CheckpointError, PromptModel, load
 from services.tokenizer.settings import TokenizerSettings
 from services.tokenizer.templates import RenderError
+
+# What the contract promises to hash.
+PREFIX_TOKENS = 256
 
 log = telemetry.logger(__name__)
 
@@ -52,6 +57,7 @@ class Tokenizer:
             token_ids=token_ids,
             model=spec.name,
             max_output_tokens=_max_output_tokens(spec, len(token_ids), request.max_output_tokens),
+            prefix_hash=_prefix_hash(token_ids),
         )
         return tokenizer_pb2.RenderResponse(prompt=prompt)
 
@@ -115,6 +121,11 @@ def _too_long(spec: ModelSpec, prompt_tokens: str) -> InvalidRequest:
         f"{prompt_tokens} tokens. Please reduce the length of the messages."
     )
     return InvalidRequest("context_length_exceeded", message, param="messages")
+
+
+def _prefix_hash(token_ids: list[int]) -> int:
+    prefix = array("I", token_ids[:PREFIX_TOKENS]).tobytes()
+    return int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big")
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelplane/tokenizer/v1/tokenizer.proto\x12\x17modelplane.tokenizer.v1\"6\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"m\n\rRenderRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32 .modelplane.tokenizer.v1.Message\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x03\"E\n\x06Prompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x03\"A\n\x0eRenderResponse\x12/\n\x06prompt\x18\x01 \x01(\x0b\x32\x1f.modelplane.tokenizer.v1.Prompt2m\n\x10TokenizerService\x12Y\n\x06Render\x12&.modelplane.tokenizer.v1.RenderRequest\x1a\'.modelplane.tokenizer.v1.RenderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelplane/tokenizer/v1/tokenizer.proto\x12\x17modelplane.tokenizer.v1\"6\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"m\n\rRenderRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32 .modelplane.tokenizer.v1.Message\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x03\"Z\n\x06Prompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x03\x12\x13\n\x0bprefix_hash\x18\x04 \x01(\x06\"A\n\x0eRenderResponse\x12/\n\x06prompt\x18\x01 \x01(\x0b\x32\x1f.modelplane.tokenizer.v1.Prompt2m\n\x10TokenizerService\x12Y\n\x06Render\x12&.modelplane.tokenizer.v1.RenderRequest\x1a\'.modelplane.tokenizer.v1.RenderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENDERREQUEST']._serialized_start=124
   _globals['_RENDERREQUEST']._serialized_end=233
   _globals['_PROMPT']._serialized_start=235
-  _globals['_PROMPT']._serialized_end=304
-  _globals['_RENDERRESPONSE']._serialized_start=306
-  _globals['_RENDERRESPONSE']._serialized_end=371
-  _globals['_TOKENIZERSERVICE']._serialized_start=373
-  _globals['_TOKENIZERSERVICE']._serialized_end=482
+  _globals['_PROMPT']._serialized_end=325
+  _globals['_RENDERRESPONSE']._serialized_start=327
+  _globals['_RENDERRESPONSE']._serialized_end=392
+  _globals['_TOKENIZERSERVICE']._serialized_start=394
+  _globals['_TOKENIZERSERVICE']._serialized_end=503
 # @@protoc_insertion_point(module_scope)

@@ -32,12 +32,17 @@ def add_commands(subcommands: "Subcommands") -> None:
 
 async def run(options: argparse.Namespace, environment: Environment) -> None:
     """Carries out a parsed command. Raises SettingsError when no platform runs on this home."""
-    home = Home(environment.group(PlatformSettings).home)
-    address = environment.address_of("auth") or home.rpc_address()
+    address = environment.address_of("auth")
     if address is None:
-        raise SettingsError(f"no platform runs on {home.path}; start one with `make up`, or set MODELPLANE_HOME")
-    settings = environment.with_variables(home.variables()).group(RpcSettings)
-    async with connect(AuthService, address, settings) as auth:
+        home = Home(environment.group(PlatformSettings).home)
+        address = home.rpc_address()
+        if address is None:
+            raise SettingsError(
+                f"no platform runs on {home.path}; start one with `make up`, or set MODELPLANE_HOME, "
+                "or MODELPLANE_AUTH_ADDRESS for an auth service elsewhere"
+            )
+        environment = Environment({**home.variables(), **environment.variables})
+    async with connect(AuthService, address, environment.group(RpcSettings)) as auth:
         first = await auth.bootstrap(auth_pb2.BootstrapRequest())
         organization = options.organization or first.organization_id
         if options.action == "create":

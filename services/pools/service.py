@@ -308,8 +308,10 @@ def pools_of(catalog: Catalog, settings: Settings) -> dict[str, Pool]:
 async def build(context: Context) -> AsyncIterator[Pools]:
     settings = context.settings(Settings)
     home = context.platform.home.absolute()
+    # A replica opens no database and checks no key: it is not told how.
+    withheld = {"MODELPLANE_DATABASE_URL", "MODELPLANE_AUTH_PEPPER"}
     shared = {
-        **context.environment.variables,
+        **{name: value for name, value in context.environment.variables.items() if name not in withheld},
         "MODELPLANE_HOME": str(home),
         "MODELPLANE_CACHE": str(context.platform.cache_directory().absolute()),
         "MODELPLANE_ROUTER_ADDRESS": context.address_of("router"),

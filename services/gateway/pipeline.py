@@ -64,7 +64,8 @@ class Pipeline:
     async def authenticate(self, key: str, organization: str, project: str) -> Principal:
         """Who calls. Comes before anything of the request's body is read."""
         request = AuthenticateRequest(key=key, organization=organization, project=project)
-        principal = (await self._auth.authenticate(request)).principal
+        with telemetry.span("authenticate"):
+            principal = (await self._auth.authenticate(request)).principal
         if principal.kind != KEY_KIND_PROJECT:
             raise PermissionDenied(
                 "insufficient_permissions", "This key may not use models. Use a project's key (sk-proj-...)."
@@ -113,7 +114,7 @@ class Pipeline:
 
     async def _render_and_count(self, run: Run) -> Prompt:
         chat = run.chat
-        with run.abortable:
+        with run.abortable, telemetry.span("render and count"):
             rendered = await self._tokenizer.render(
                 RenderRequest(model=chat.model, messages=chat.messages, max_output_tokens=chat.max_output_tokens or 0)
             )
@@ -132,7 +133,7 @@ class Pipeline:
         )
         run.reserved = True
         try:
-            with run.abortable:
+            with run.abortable, telemetry.span("reserve"):
                 run.reservation = (await self._ratelimit.reserve(request)).reservation
         except RateLimited:
             run.reserved = False
@@ -164,7 +165,11 @@ class Pipeline:
             excluded_replica_ids=lost,
         )
         # How long to queue is the router's to decide.
-        with run.abortable, context.call(run.request_id, self._settings.request_timeout_s):
+        with (
+            run.abortable,
+            telemetry.span("place"),
+            context.call(run.request_id, self._settings.request_timeout_s),
+        ):
             return (await self._router.place(request)).placement
 
     async def _generate(self, run: Run, prompt: Prompt, placement: Placement) -> Fault | None:
@@ -193,7 +198,7 @@ class Pipeline:
     async def _settle_and_record(self, run: Run) -> None:
         usage = run.usage or _usage_seen(run)
         billed = _is_billed(run, usage)
-        with context.call(run.request_id, self._settings.settle_timeout_s):
+        with telemetry.span("settle and record"), context.call(run.request_id, self._settings.settle_timeout_s):
             await self._settle(run, usage.input_tokens + usage.output_tokens if billed else 0)
             if billed:
                 self._meters.billed(usage)

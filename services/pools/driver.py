@@ -34,10 +34,11 @@ from services.pools.sessions import adopt_orphans, end_session, reap
 
 
 class Driver:
-    """Runs the commands. `tell` sends an event to the platform."""
+    """Runs the commands. `tell` sends an event to the platform; `folder` takes sockets, "" on a cluster."""
 
-    def __init__(self, tell: Callable[[Event], None]) -> None:
+    def __init__(self, tell: Callable[[Event], None], folder: str) -> None:
         self._tell = tell
+        self._folder = folder
         self._actors: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,7 +73,7 @@ class Driver:
         error = ""
         try:
             actor_class = ray.remote(num_cpus=command.cpus, num_gpus=command.gpus)(Replica)
-            actor = actor_class.remote(command, os.environ.get("OMP_NUM_THREADS"))
+            actor = actor_class.remote(command, os.environ.get("OMP_NUM_THREADS"), self._folder)
             self._actors[command.replica_id] = actor
             async for said in actor.run.options(num_returns="streaming").remote():
                 self._tell(await said)
@@ -190,7 +191,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         connected.set()
         tell(Connected(round((time.monotonic() - began) * 1000)))
-        loop.run_until_complete(serve(Driver(tell), inbox))
+        loop.run_until_complete(serve(Driver(tell, "" if options.address else options.folder), inbox))
     finally:
         stop(options)
     return 0

@@ -30,12 +30,15 @@ class Failing(Protocol):
 
 
 class Replica:
-    """One replica. `run` is called once. `threads` is the platform's own OMP_NUM_THREADS."""
+    """One replica. `run` is called once.
 
-    def __init__(self, start: Start, threads: str | None) -> None:
+    `threads` is the platform's own OMP_NUM_THREADS. `folder` is private to this machine's platform, "" on a cluster.
+    """
+
+    def __init__(self, start: Start, threads: str | None, folder: str) -> None:
         self._replica_id = start.replica_id
         self._environment = Environment(start.variables).with_variables(
-            {"MODELPLANE_RPC_LISTEN": f"{ray.util.get_node_ip_address()}:0"}
+            {"MODELPLANE_RPC_LISTEN": _listen(start.replica_id, folder)}
         )
         self._news: asyncio.Queue[Status | None] = asyncio.Queue()
         self._draining = asyncio.Event()
@@ -74,6 +77,14 @@ class Replica:
                 draining.cancel()
         if failed:
             raise RuntimeError("the engine failed")
+
+
+def _listen(replica_id: str, folder: str) -> str:
+    """Where the replica's gRPC server listens: on one machine a socket file, which costs less than TCP and which
+    nobody else can reach. Its path must be short, so it is named by the random end of the id."""
+    if folder:
+        return f"unix:{folder}/{replica_id.rpartition('-')[2]}.sock"
+    return f"{ray.util.get_node_ip_address()}:0"
 
 
 def _redirect_output(path: Path) -> None:

@@ -6,7 +6,7 @@ Both ends are here, so that what one writes is what the other reads.
 import asyncio
 import hmac
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import grpc
@@ -41,8 +41,11 @@ def timeout(settings: RpcSettings) -> float:
 
 
 @contextmanager
-def incoming(servicer: Any, settings: RpcSettings) -> Iterator[None]:
-    """Serves one call under its caller's request id, deadline and trace. Raises Unauthenticated on a bad token."""
+def incoming(servicer: Any, settings: RpcSettings, span_name: str) -> Iterator[None]:
+    """Serves one call under its caller's request id, deadline and trace, in a span unless its name is empty.
+
+    Raises Unauthenticated on a bad token.
+    """
     metadata = {key: value for key, value in servicer.invocation_metadata() or () if isinstance(value, str)}
     if settings.token and not hmac.compare_digest(metadata.get(TOKEN, ""), settings.token):
         raise Unauthenticated(
@@ -51,6 +54,7 @@ def incoming(servicer: Any, settings: RpcSettings) -> Iterator[None]:
     with (
         context.call(metadata.get(REQUEST_ID, ""), servicer.time_remaining()),
         telemetry.attach(metadata.get(TRACEPARENT)),
+        telemetry.span(span_name, kind=telemetry.SERVER) if span_name else nullcontext(),
     ):
         yield
 

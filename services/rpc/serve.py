@@ -56,8 +56,9 @@ class RpcServer:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._settings.listen}: choose another MODELPLANE_RPC_LISTEN") from error
         await self._server.start()
-        host = self._settings.listen.rpartition(":")[0]
-        self.address = self._settings.advertise or f"{host}:{port}"
+        listen = self._settings.listen
+        reached = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+        self.address = self._settings.advertise or reached
 
     def place(self, name: str, service: object) -> None:
         """Puts a built service in place; its calls are answered from now on."""
@@ -87,10 +88,13 @@ class RpcServer:
         # The contract's shape decides which of grpc's four kinds of handler this is.
         kind = ("stream" if method.client_streaming else "unary") + ("_stream" if method.server_streaming else "_unary")
         make = getattr(grpc, f"{kind}_rpc_method_handler")
+        span_name = f"{full_name}/{method.name}"
+        # A stream of requests carries many calls, each with a trace of its own.
+        traced = not method.client_streaming
 
         async def unary(request: Any, servicer: Servicer) -> Any:
             try:
-                with interceptors.incoming(servicer, self._settings):
+                with interceptors.incoming(servicer, self._settings, span_name):
                     return await getattr(self._object(full_name), name)(request)
             except (Exception, asyncio.CancelledError) as error:
                 await interceptors.abort(servicer, error)
@@ -98,7 +102,7 @@ class RpcServer:
         # Not a generator: grpc would leave it to the garbage collector when its client goes away, in another context.
         async def stream(request: Any, servicer: Servicer) -> None:
             try:
-                with interceptors.incoming(servicer, self._settings):
+                with interceptors.incoming(servicer, self._settings, span_name if traced else ""):
                     responses = getattr(self._object(full_name), name)(request)
                     try:
                         async for response in responses:

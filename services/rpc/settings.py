@@ -11,7 +11,7 @@ class RpcSettings(Group, frozen=True, kw_only=True):
     group: ClassVar[str] = "rpc"
 
     listen: str = "127.0.0.1:0"
-    """`host:port` of the gRPC server; port 0 takes a free one."""
+    """`host:port` of the gRPC server, where port 0 takes a free one; or `unix:/path` of a socket file."""
 
     advertise: str | None = None
     """`host:port` under which other processes reach this server. Default: where it listens."""

@@ -102,7 +102,7 @@ def test_a_replica_killed_under_load_comes_back(real_platform: PlatformProcess) 
         thread.start()
     tokens = real_platform.metric("modelplane_tokens_total", kind="output")
     wait_until(lambda: real_platform.metric("modelplane_requests_in_flight") >= 6, 30, "the load runs")
-    replica = [pid for pid in real_platform.processes() if "ray::" in real_platform.command_line(pid)]
+    replica = [pid for pid in real_platform.processes() if "ray::Replica" in real_platform.command_line(pid)]
     assert len(replica) == 1
     os.kill(replica[0], signal.SIGKILL)
     for thread in load:

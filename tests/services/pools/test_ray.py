@@ -89,7 +89,7 @@ async def test_a_replica_registers_and_the_process_stays_its_own(bench: Bench) -
     assert info.state == pools_pb2.REPLICA_STATE_READY
     [replica] = (await bench.status()).replicas
     assert (replica.id, replica.address, replica.slots) == (info.id, info.address, 2)
-    assert info.address.startswith("127.0.0.1:")
+    assert info.address.startswith("unix:/")
     # Signals to this process's group or terminal reach neither Ray nor the replica.
     assert os.getsid(info.pid) != os.getsid(0)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers

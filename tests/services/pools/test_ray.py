@@ -93,7 +93,9 @@ async def test_a_replica_registers_and_the_process_stays_its_own(bench: Bench) -
     # Signals to this process's group or terminal reach neither Ray nor the replica.
     assert os.getsid(info.pid) != os.getsid(0)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert "ray" not in sys.modules
+    # Other tests of this run may have imported it; here it must not have connected.
+    ray = sys.modules.get("ray")
+    assert ray is None or not ray.is_initialized()
     assert (bench.home / "logs" / "scripted.log").read_text()
 
 

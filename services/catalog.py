@@ -63,6 +63,12 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     default_output_tokens: int | None = None
     """Most output tokens when the client sets no bound. Default: what the context window leaves."""
 
+    default_temperature: float = 1.0
+    """Temperature when the client sets none. OpenAI's is 1; small models ramble at it."""
+
+    default_top_p: float = 1.0
+    """top_p when the client sets none."""
+
     cpus: float = 0.0
     """Logical CPUs that Ray sets aside for a replica; 0 never waits for any."""
 
@@ -82,6 +88,10 @@ DEFAULT_MODEL = ModelSpec(
     created_at=1730419200,
     context_tokens=2048,
     slots=32,
+    # Its authors' recommendation, and a bound on what it says to a client that sets none.
+    default_temperature=0.2,
+    default_top_p=0.9,
+    default_output_tokens=512,
 )
 
 

@@ -192,8 +192,8 @@ class VllmEngine:
     def _sampling(self, sampling: Sampling) -> Any:
         return self._sampling_params(
             n=sampling.n,
-            temperature=sampling.temperature if sampling.HasField("temperature") else 1.0,
-            top_p=max(sampling.top_p, _LEAST_TOP_P) if sampling.HasField("top_p") else 1.0,
+            temperature=sampling.temperature if sampling.HasField("temperature") else self._spec.default_temperature,
+            top_p=max(sampling.top_p, _LEAST_TOP_P) if sampling.HasField("top_p") else self._spec.default_top_p,
             seed=sampling.seed & _SEED_MASK if sampling.HasField("seed") else None,
             stop=list(sampling.stop),
             max_tokens=sampling.max_output_tokens,

@@ -58,11 +58,12 @@ class Bench:
         return status
 
     async def ready(self) -> bool:
+        """Whether the pool serves, and pools has heard so too: the replica tells the router first."""
         try:
             await self.platform.pings["pools"]()
         except Fault:
             return False
-        return True
+        return all(info.state == pools_pb2.REPLICA_STATE_READY for info in await self.infos())
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         while not await condition():
@@ -101,6 +102,7 @@ async def test_a_replica_registers_and_the_process_stays_its_own(bench: Bench) -
 
 async def test_a_killed_replica_is_replaced(bench: Bench) -> None:
     [killed] = await bench.infos()
+    assert killed.pid > 1  # to kill 0 is to kill this test's whole group
     os.kill(killed.pid, signal.SIGKILL)
 
     async def replaced() -> bool:
@@ -108,6 +110,7 @@ async def test_a_killed_replica_is_replaced(bench: Bench) -> None:
         return len(replicas) == 1 and replicas[0].id != killed.id
 
     await bench.until(replaced)
+    await bench.until(bench.ready)
     [info] = await bench.infos()
     assert info.pid != killed.pid
 

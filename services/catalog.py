@@ -27,6 +27,34 @@ class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Time between two tokens."""
 
 
+class ThinkingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a reasoning model marks its thinking, and how it is told to think more or less."""
+
+    begin: str = "<think>"
+    """Opens the thinking."""
+
+    end: str = "</think>"
+    """Closes it; the answer follows."""
+
+    open: bool = False
+    """The model's template opens the thinking in the prompt, so the answer begins inside."""
+
+    efforts: tuple[str, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+    """The values of reasoning_effort that the model takes; others are refused."""
+
+    default_effort: str = "medium"
+    """The effort when the client names none."""
+
+    template_variable: str = ""
+    """Variable of the template that takes the effort's name, such as `reasoning_effort`."""
+
+    switch_variable: str = ""
+    """Variable of the template that is false for the effort `none` and true otherwise, such as `enable_thinking`."""
+
+    budget_tokens: dict[str, int] = {}
+    """Most tokens of thinking, by effort; an effort that is not here has no bound."""
+
+
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model and the pool of its replicas."""
 
@@ -68,6 +96,12 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     default_top_p: float = 1.0
     """top_p when the client sets none."""
+
+    tool_format: Literal["", "hermes", "llama", "mistral", "pythonic"] = ""
+    """How the model was trained to write tool calls. Empty: it was not, and Modelplane tells it in words."""
+
+    thinking: ThinkingSpec | None = None
+    """Only for reasoning models."""
 
     cpus: float = 0.0
     """Logical CPUs that Ray sets aside for a replica; 0 never waits for any."""

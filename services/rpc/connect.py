@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.faults import Unavailable
-from services.rpc import interceptors
+from services.rpc import interceptors, local
 from services.rpc.settings import RpcSettings
 
 ContractT = TypeVar("ContractT")
@@ -60,8 +60,11 @@ def channel_options(settings: RpcSettings) -> list[tuple[str, int]]:
 class RemoteClient:
     """Has a method per method of the descriptor; see `connect`."""
 
-    def __init__(self, channel: grpc.aio.Channel, descriptor: ServiceDescriptor, settings: RpcSettings) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, address: str, descriptor: ServiceDescriptor, settings: RpcSettings
+    ) -> None:
         self._channel = channel
+        self._stream_path = local.stream_path(address)
         self._service = descriptor.full_name.split(".")[1]
         self._settings = settings
         for method in descriptor.methods:
@@ -85,6 +88,9 @@ class RemoteClient:
             response_deserializer=GetMessageClass(method.output_type).FromString,
         )
         settings, service = self._settings, self._service
+        if self._stream_path and method.client_streaming and method.server_streaming:
+            path = self._stream_path
+            return lambda requests: local.call(path, method, requests, settings)
 
         async def unary(request: Any) -> Any:
             try:
@@ -118,6 +124,6 @@ async def connect(contract: type[ContractT], address: str, settings: RpcSettings
     """A client of the service at `address` (`host:port`); the connection is made at the first call."""
     channel = grpc.aio.insecure_channel(address, options=channel_options(settings))
     try:
-        yield cast(ContractT, RemoteClient(channel, descriptor_of(contract), settings))
+        yield cast(ContractT, RemoteClient(channel, address, descriptor_of(contract), settings))
     finally:
         await channel.close()

@@ -5,8 +5,8 @@ Both ends are here, so that what one writes is what the other reads.
 
 import asyncio
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import grpc
@@ -40,19 +40,26 @@ def timeout(settings: RpcSettings) -> float:
     return settings.timeout_s if remaining is None else remaining
 
 
+def incoming(servicer: Any, settings: RpcSettings, span_name: str) -> AbstractContextManager[None]:
+    """`accepted` for a call that came over gRPC."""
+    metadata = {key: value for key, value in servicer.invocation_metadata() or () if isinstance(value, str)}
+    return accepted(metadata, servicer.time_remaining(), settings, span_name)
+
+
 @contextmanager
-def incoming(servicer: Any, settings: RpcSettings, span_name: str) -> Iterator[None]:
+def accepted(
+    metadata: Mapping[str, str], remaining_s: float | None, settings: RpcSettings, span_name: str
+) -> Iterator[None]:
     """Serves one call under its caller's request id, deadline and trace, in a span unless its name is empty.
 
     Raises Unauthenticated on a bad token.
     """
-    metadata = {key: value for key, value in servicer.invocation_metadata() or () if isinstance(value, str)}
     if settings.token and not hmac.compare_digest(metadata.get(TOKEN, ""), settings.token):
         raise Unauthenticated(
             "invalid_service_token", "This port is for Modelplane's own services: set MODELPLANE_RPC_TOKEN."
         )
     with (
-        context.call(metadata.get(REQUEST_ID, ""), servicer.time_remaining()),
+        context.call(metadata.get(REQUEST_ID, ""), remaining_s),
         telemetry.attach(metadata.get(TRACEPARENT)),
         telemetry.span(span_name, kind=telemetry.SERVER) if span_name else nullcontext(),
     ):
@@ -60,25 +67,33 @@ def incoming(servicer: Any, settings: RpcSettings, span_name: str) -> Iterator[N
 
 
 async def abort(servicer: Any, error: BaseException) -> None:
-    """Ends a call with the fault that the service raised; anything else is a defect, logged and hidden."""
+    """Ends a call over gRPC with the fault behind an error."""
     if isinstance(error, grpc.aio.BaseError):
         return  # The caller is gone, and nothing can be sent any more.
-    if isinstance(error, Fault):
-        fault = error
-    elif isinstance(error, TimeoutError):
-        fault = DeadlineExceeded("timeout", "The call took longer than its deadline.")
-    elif isinstance(error, asyncio.CancelledError):
-        if cancelled():
-            raise error
-        # Something that the service waited for was cancelled. Without an answer the caller would wait for ever.
-        fault = Unavailable("service_unavailable", "The service stopped before it had answered.")
-    else:
-        log.error("a service method failed", exc_info=error)
-        fault = Internal("internal", "The server had an error while processing your request.")
+    fault = fault_behind(error)
     code = grpc.StatusCode[fault.rule.grpc_code]
     trailer = ((FAULT, fault.to_proto().SerializeToString()),)
     with suppress(grpc.aio.InternalError):
         await servicer.abort(code, fault.reason, trailer)
+
+
+def fault_behind(error: BaseException, *, stopped: bool = False) -> Fault:
+    """The fault that a service raised; anything else is a defect, logged and hidden.
+
+    A cancelled call is a fault only when it is not this task that is being cancelled, or the server has `stopped`
+    it: otherwise the error is raised again.
+    """
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded("timeout", "The call took longer than its deadline.")
+    if isinstance(error, asyncio.CancelledError):
+        if cancelled() and not stopped:
+            raise error
+        # Something that the service waited for was cancelled. Without an answer the caller would wait for ever.
+        return Unavailable("service_unavailable", "The service stopped before it had answered.")
+    log.error("a service method failed", exc_info=error)
+    return Internal("internal", "The server had an error while processing your request.")
 
 
 def cancelled() -> bool:

@@ -17,7 +17,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from services.faults import Unavailable
-from services.rpc import interceptors
+from services.rpc import interceptors, local
 from services.rpc.connect import channel_options, method_name
 from services.rpc.settings import RpcSettings
 
@@ -36,6 +36,7 @@ class RpcServer:
         self._objects: dict[str, object] = {}
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=channel_options(settings))
+        self._local: local.LocalServer | None = None
         self.address = ""
 
     async def start(self) -> None:
@@ -59,6 +60,15 @@ class RpcServer:
         listen = self._settings.listen
         reached = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
         self.address = self._settings.advertise or reached
+        if path := local.stream_path(listen):
+            streams = [
+                method
+                for descriptor in self._contracts.values()
+                for method in descriptor.methods
+                if method.client_streaming and method.server_streaming
+            ]
+            self._local = local.LocalServer(path, streams, self._bound, self._settings)
+            await self._local.start()
 
     def place(self, name: str, service: object) -> None:
         """Puts a built service in place; its calls are answered from now on."""
@@ -70,7 +80,7 @@ class RpcServer:
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls, and ends those in flight after `grace_s` seconds."""
-        await self._server.stop(grace_s)
+        await asyncio.gather(self._server.stop(grace_s), *([self._local.stop(grace_s)] if self._local else []))
 
     async def _set_health(self, status: int) -> None:
         for name in ("", *(descriptor.full_name for descriptor in self._contracts.values())):
@@ -81,6 +91,9 @@ class RpcServer:
         if service is None:
             raise Unavailable("not_ready", f"{full_name} is starting; try again shortly.", retry_after_ms=1000)
         return service
+
+    def _bound(self, method: MethodDescriptor) -> Any:
+        return getattr(self._object(method.containing_service.full_name), method_name(method))
 
     def _handler(self, descriptor: ServiceDescriptor, method: MethodDescriptor) -> Any:
         name = method_name(method)

@@ -48,7 +48,7 @@ class ProbeInference:
     """Generates the numbers from 0 up to the request's bound, without one for ever; a session answers each start."""
 
     def __init__(self) -> None:
-        # Raised by `generate` after this many deltas.
+        # Raised after this many deltas.
         self.error: Exception | None = None
         self.fails_after = 0
         # Added to every delta's text.
@@ -74,8 +74,11 @@ class ProbeInference:
         try:
             async for request in requests:
                 for started in request.starts:
+                    if self.error is not None and len(self.received) == self.fails_after:
+                        raise self.error
                     self.received.append(started.request_id)
-                    yield SessionResponse(deltas=[Delta(request_id=started.request_id)])
+                    text = context.request_id() + self.padding
+                    yield SessionResponse(deltas=[Delta(request_id=started.request_id, text=text)])
         finally:
             self.request_id_at_end = context.request_id()
             self.ended.set()

@@ -1,16 +1,12 @@
-"""Streams: both directions, and every way in which one can end."""
+"""Streams of responses, and every way in which one can end."""
 
 import asyncio
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 
 import pytest
 
 from modelplane.chat_inference.v1.chat_inference_api import ChatInferenceService
-from modelplane.chat_inference.v1.chat_inference_pb2 import GenerateRequest, Sampling, SessionRequest
+from modelplane.chat_inference.v1.chat_inference_pb2 import GenerateRequest, Sampling
 from services import context
 from services.faults import Internal, RateLimited, Unauthenticated, Unavailable
 from services.rpc.connect import connect
@@ -18,10 +14,6 @@ from services.rpc.settings import RpcSettings
 from tests.services.rpc.servers import probes
 
 FOREVER = GenerateRequest()
-
-
-def start(request_id: str) -> SessionRequest:
-    return SessionRequest(starts=[GenerateRequest(request_id=request_id)])
 
 
 async def test_a_server_stream_in_order() -> None:
@@ -112,42 +104,6 @@ async def test_a_stream_needs_the_token_too() -> None:
             await anext(aiter(stranger.generate(FOREVER)))
 
 
-async def test_a_bidirectional_stream_goes_both_ways() -> None:
-    async with probes() as p:
-        outbox: asyncio.Queue[SessionRequest | None] = asyncio.Queue()
-
-        async def requests() -> AsyncIterator[SessionRequest]:
-            while (request := await outbox.get()) is not None:
-                yield request
-
-        answers = aiter(p.remote_inference.session(requests()))
-        for number in range(100):
-            # Each answer comes while the other direction is still open.
-            outbox.put_nowait(start(f"req_{number}"))
-            assert (await anext(answers)).deltas[0].request_id == f"req_{number}"
-        outbox.put_nowait(None)
-        with pytest.raises(StopAsyncIteration):
-            await anext(answers)
-        assert len(p.inference.received) == 100
-
-
-async def test_the_end_of_a_session_reaches_its_request_iterator() -> None:
-    async with probes() as p:
-        closed = asyncio.Event()
-
-        async def requests() -> AsyncIterator[SessionRequest]:
-            try:
-                yield start("req_1")
-                await asyncio.Event().wait()
-            finally:
-                closed.set()
-
-        async with aclosing(p.remote_inference.session(requests())) as answers:  # type: ignore[type-var]
-            await anext(answers)
-        await asyncio.wait_for(closed.wait(), 5)
-        await asyncio.wait_for(p.inference.ended.wait(), 5)
-
-
 async def test_a_server_that_stops_ends_its_streams() -> None:
     async with probes() as p:
         answers = aiter(p.remote_inference.generate(FOREVER))
@@ -174,61 +130,3 @@ async def test_no_server_is_unavailable_at_once() -> None:
     async with connect(ChatInferenceService, "127.0.0.1:1", RpcSettings()) as client:
         with pytest.raises(Unavailable):
             await asyncio.wait_for(anext(aiter(client.generate(FOREVER))), 5)
-
-
-async def test_an_idle_stream_survives_its_keepalive_pings() -> None:
-    """Servers end connections whose clients ping more often than they admit."""
-    async with probes(RpcSettings(keepalive_ms=100)) as p:
-        outbox: asyncio.Queue[SessionRequest] = asyncio.Queue()
-
-        async def requests() -> AsyncIterator[SessionRequest]:
-            while True:
-                yield await outbox.get()
-
-        answers = aiter(p.remote_inference.session(requests()))
-        for request_id in ("req_1", "req_2"):
-            outbox.put_nowait(start(request_id))
-            assert (await anext(answers)).deltas[0].request_id == request_id
-            await asyncio.sleep(1.0)
-
-
-SERVER = """
-import asyncio, sys
-from services.rpc.settings import RpcSettings
-from tests.services.rpc.servers import probes
-
-async def main():
-    async with probes(RpcSettings(keepalive_ms=200)) as p:
-        print(p.server.address, flush=True)
-        await asyncio.sleep(60)
-
-asyncio.run(main())
-"""
-
-
-@contextmanager
-def server_process() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        yield process, process.stdout.readline().strip()
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_lost_server_ends_a_stream_with_unavailable(how: signal.Signals) -> None:
-    """A frozen one is noticed by its missing answers to keepalive pings."""
-    with server_process() as (process, address):
-        async with connect(ChatInferenceService, address, RpcSettings(keepalive_ms=200)) as client:
-            answers = aiter(client.session(forever()))
-            await anext(answers)
-            process.send_signal(how)
-            with pytest.raises(Unavailable):
-                await asyncio.wait_for(anext(answers), 20)
-
-
-async def forever() -> AsyncIterator[SessionRequest]:
-    yield start("req_1")
-    await asyncio.Event().wait()

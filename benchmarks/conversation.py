@@ -13,6 +13,9 @@ TOKENS = 50
 
 MAX_TOKENS = 64
 
+NUMBER = b"000000000000"
+"""Stands in the last message, for a number that no other request has."""
+
 UPSTREAM_KEY = "sk-fake-upstream"
 """What a proxy must present to the fake server: not the key that the client presents to the proxy."""
 
@@ -28,7 +31,7 @@ MESSAGES: Final = [
     {"role": "assistant", "content": "Use four 8 mm plugs with 6 x 60 mm screws, two for each bracket."},
     {
         "role": "user",
-        "content": "And if the wall behind the plaster is wood? List the tools that I should buy, too.",
+        "content": f"And if the wall behind the plaster is wood? My customer number is {NUMBER.decode()}.",
     },
 ]
 
@@ -63,7 +66,10 @@ _decoder = msgspec.json.Decoder(Answer)
 
 
 def request_body(model: str, *, stream: bool) -> bytes:
-    """The JSON body. Streams ask for usage, so that no proxy has to count tokens that the upstream counted."""
+    """The JSON body. Streams ask for usage, so that no proxy has to count tokens that the upstream counted.
+
+    Whoever sends it replaces NUMBER: as in a real conversation the last message is new and those before it are not.
+    """
     body: dict[str, object] = {"model": model, "messages": MESSAGES, "max_tokens": MAX_TOKENS}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}

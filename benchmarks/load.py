@@ -17,7 +17,7 @@ import httptools
 import msgspec
 import uvloop
 
-from benchmarks.conversation import WrongAnswer, check, request_body
+from benchmarks.conversation import NUMBER, WrongAnswer, check, request_body
 
 
 class LoadResult(msgspec.Struct, kw_only=True):
@@ -37,10 +37,16 @@ class Run:
     """What the connections of a run share: the bytes to send, when to stop, and what was measured."""
 
     def __init__(self, request: bytes, *, stream: bool, deadline_s: float) -> None:
-        self.request = request
+        self._before, self._after = request.split(NUMBER)
+        self._number = time.time_ns() // 1000
         self.stream = stream
         self.deadline_s = deadline_s
         self.result = LoadResult()
+
+    def next_request(self) -> bytes:
+        """The request with a number of its own."""
+        self._number += 1
+        return b"%b%012d%b" % (self._before, self._number % 10**12, self._after)
 
     def wants_more(self) -> bool:
         return not self.result.failure and time.perf_counter() < self.deadline_s
@@ -86,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._first_s = 0.0
         self._waiting = True
         self._sent_s = time.perf_counter()
-        self._transport.write(self._run.request)
+        self._transport.write(self._run.next_request())
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -7,16 +7,19 @@ tokenizer made in memory, a token per byte.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from services.catalog import ModelSpec
+from services.tokenizer.conversations import Manners
+from services.tokenizer.segments import Encoded, encoded
+from services.tokenizer.shapes import byte_characters, shape_of
 from services.tokenizer.templates import ChatTemplate, RenderError
 
 # The library reads it at its first call. Handing one text to its pool of threads costs more than encoding it.
@@ -44,22 +47,67 @@ class PromptModel:
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder().values()
         self._template = ChatTemplate(source, names, (token.content for token in added if token.special))
-        self._bound = byte_bound(tokenizer)
+        self._bound, separators = shape_of(tokenizer)
+        self._separator = re.compile(f"({'|'.join(map(re.escape, separators))})") if separators else None
+        # The separators, and the nothing that is left between two.
+        self.known = dict(zip(("", *separators), self.encode(["", *separators]), strict=True))
+        self.manners = Manners(spec.tool_format, _takes_system(self._template), "developer" in source)
+        self.start = encoded(_start(tokenizer))
+        """What the tokenizer puts before every text that no template frames."""
+        self.blank = self.start if self.start.tokens else encoded(_blank(tokenizer, names))
+        """The prompt where there is no text: a document begins."""
+        self.vocabulary = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
-    def render(self, messages: list[dict[str, str]]) -> list[str]:
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[str]:
         """The pieces of text to encode. Raises RenderError when the template refuses the conversation."""
-        return self._template.render(messages)
+        return self._template.render(messages, tools, variables)
+
+    def plain(self, text: str) -> list[str]:
+        """The pieces to encode of a text that no template frames."""
+        return self._template.plain(text)
 
     def min_tokens(self, text: bytes) -> int:
         """The fewest tokens that a text (UTF-8) can have, at a glance; 0 where this tokenizer proves nothing."""
         return self._bound.min_tokens(text) if self._bound else 0
 
-    def encode(self, pieces: list[str]) -> list[int]:
-        """The token ids of a rendered prompt. Lets other threads run: unlike `encode`, the batch call frees the GIL."""
-        encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
-        if len(encodings) == 1:
-            return encodings[0].ids
-        return [token_id for encoding in encodings for token_id in encoding.ids]
+    def split(self, pieces: list[str]) -> list[str] | None:
+        """The pieces as segments, with the separators between them, that encode to the same ids. None: not known how.
+
+        The separators are `known`, and so is the empty segment.
+        """
+        if self._separator is None:
+            return None
+        return [part for piece in pieces for part in self._separator.split(piece)]
+
+    def encode(self, texts: list[str]) -> list[Encoded]:
+        """The token ids of each text. Lets other threads run: unlike `encode`, the batch call frees the GIL."""
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoded(encoding.ids) for encoding in encodings]
+
+
+def _takes_system(template: ChatTemplate) -> bool:
+    word = "probe"
+    try:
+        return word in "".join(template.render([{"role": "system", "content": word}, {"role": "user", "content": ""}]))
+    except RenderError:
+        return False
+
+
+def _start(tokenizer: Tokenizer) -> list[int]:
+    """What the post-processor puts before a text, such as the token that begins a document; not what it puts after."""
+    bare, whole = (tokenizer.encode("a", add_special_tokens=add).ids for add in (False, True))
+    at = next(at for at in range(len(whole) + 1) if whole[at : at + len(bare)] == bare)
+    return list(whole[:at])
+
+
+def _blank(tokenizer: Tokenizer, names: Mapping[str, str]) -> list[int]:
+    tokens = (tokenizer.token_to_id(names[name]) for name in ("bos_token", "eos_token") if name in names)
+    return [token for token in tokens if token is not None][:1]
 
 
 def load(spec: ModelSpec, directory: Path) -> PromptModel:
@@ -109,53 +157,8 @@ def _token_names(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _byte_tokenizer() -> Tokenizer:
-    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    vocabulary = {character: byte for byte, character in enumerate(byte_characters())}
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _CHATML_TOKENS])
     return tokenizer
-
-
-class ByteBound(NamedTuple):
-    """What a byte-level tokenizer proves about a text from its bytes alone."""
-
-    max_token_bytes: int
-    silent: bytes
-    """The bytes that it drops because it has no token for them: rare control characters, in some checkpoints."""
-
-    def min_tokens(self, text: bytes) -> int:
-        return -(-len(text.translate(None, self.silent)) // self.max_token_bytes)
-
-
-def byte_bound(tokenizer: Tokenizer) -> ByteBound | None:
-    """The bound, or None where there is none.
-
-    It holds for byte-level BPE without a normalizer: then every byte that has a token is in exactly one, and a
-    token's characters are its bytes. A normalizer shortens text, a splitter may remove some of it, and an added
-    token that strips its surroundings stands for any amount of white space.
-    """
-    shape = json.loads(tokenizer.to_str())
-    splitter = shape["pre_tokenizer"] or {}
-    splitters = splitter.get("pretokenizers", [splitter])
-    added = shape["added_tokens"]
-    if (
-        shape["model"]["type"] != "BPE"
-        or shape["model"]["unk_token"] is not None
-        or shape["normalizer"] is not None
-        or splitters[-1].get("type") != "ByteLevel"
-        or any(s.get("type") not in ("ByteLevel", "Split", "Digits") for s in splitters)
-        or any(s.get("behavior") == "Removed" for s in splitters)
-        or any(token["lstrip"] or token["rstrip"] for token in added)
-    ):
-        return None
-    vocabulary = shape["model"]["vocab"]
-    longest = max(*map(len, vocabulary), *(len(token["content"].encode()) for token in added), 1)
-    silent = bytes(byte for byte, character in enumerate(_byte_characters()) if character not in vocabulary)
-    return ByteBound(longest, silent)
-
-
-def _byte_characters() -> list[str]:
-    """How byte-level vocabularies write each byte: printable ones of Latin-1 as they are, the others from 256 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = count(256)
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -6,21 +6,24 @@ proves it.
 """
 
 import asyncio
-from array import array
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
 
+from modelplane.chat_inference.v1.chat_inference_pb2 import Thinking
 from modelplane.tokenizer.v1 import tokenizer_pb2
 from services import telemetry
 from services.catalog import Catalog, ModelSpec, checkpoint_directory
 from services.compose import Context
 from services.faults import InvalidRequest, NotFound, Unavailable
+from services.tokenizer.conversations import SUPPLIED_FORMAT, conversation
 from services.tokenizer.models import CheckpointError, PromptModel, load
+from services.tokenizer.segments import WORD_BYTES, Encoded, SegmentCache, encoded, joined
 from services.tokenizer.settings import TokenizerSettings
 from services.tokenizer.templates import RenderError
+from services.tokenizer.thinking import effort_of
 
 # What the contract promises to hash.
 PREFIX_TOKENS = 256
@@ -38,6 +41,7 @@ class Tokenizer:
         self._cache = cache
         self._settings = settings
         self._executor = executor
+        self._segments = SegmentCache(settings.segment_cache_bytes)
         self._models: dict[str, PromptModel] = {}
         self._loading = asyncio.Lock()
 
@@ -48,18 +52,23 @@ class Tokenizer:
             message = f"The model `{request.model}` does not exist or you do not have access to it."
             raise NotFound("model_not_found", message, param="model")
         model = self._models.get(spec.name) or await self._load(spec)
-        try:
-            pieces = model.render([_message(message) for message in request.messages])
-        except RenderError as error:
-            raise InvalidRequest("invalid_value", str(error), param="messages") from error
-        token_ids = await self._encode(model, pieces)
-        prompt = tokenizer_pb2.Prompt(
-            token_ids=token_ids,
-            model=spec.name,
-            max_output_tokens=_max_output_tokens(spec, len(token_ids), request.max_output_tokens),
-            prefix_hash=_prefix_hash(token_ids),
-        )
-        return tokenizer_pb2.RenderResponse(prompt=prompt)
+        if request.messages:
+            noun = "messages"
+            tokens, thinking = await self._conversation(model, request)
+        else:
+            noun = "prompt"
+            tokens, thinking = await self._raw(model, request), None
+        response = tokenizer_pb2.RenderResponse()
+        prompt = response.prompt
+        prompt.MergeFromString(tokens.wire)
+        prompt.model = spec.name
+        prompt.max_output_tokens = _max_output_tokens(spec, tokens.tokens, request.max_output_tokens, noun)
+        prompt.prefix_hash = _prefix_hash(tokens)
+        if request.tools:
+            prompt.tool_format = spec.tool_format or SUPPLIED_FORMAT
+        if thinking is not None:
+            prompt.thinking.CopyFrom(thinking)
+        return response
 
     async def ping(self) -> None:
         """Loads every model that is not loaded yet. Raises Unavailable while one cannot be."""
@@ -81,50 +90,90 @@ class Tokenizer:
             self._models[spec.name] = model
             return model
 
-    async def _encode(self, model: PromptModel, pieces: list[str]) -> list[int]:
-        text = "".join(pieces).encode()
-        at_least = model.min_tokens(text)
-        if at_least >= model.spec.context_tokens:
-            raise _too_long(model.spec, f"at least {at_least}")
-        if len(text) <= self._settings.inline_bytes:
-            return model.encode(pieces)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, model.encode, pieces)
+    async def _conversation(
+        self, model: PromptModel, request: tokenizer_pb2.RenderRequest
+    ) -> tuple[Encoded, Thinking | None]:
+        """The conversation as one sequence. Encodes what is not remembered of the organisation's earlier prompts."""
+        effort = effort_of(model.spec, request.reasoning_effort)
+        try:
+            pieces = model.render(*conversation(request, model.manners), effort.variables)
+        except RenderError as error:
+            raise InvalidRequest("invalid_value", str(error), param="messages") from error
+        size = _size(model, pieces, "messages")
+        organization = request.organization_id
+        segments = model.split(pieces) if organization else None
+        if segments is None:
+            return joined(await self._encode(model, pieces, size)), effort.thinking
+        name = model.spec.name
+        found, missing = self._segments.recall(organization, name, segments, model.known)
+        if missing:
+            fresh = dict(zip(missing, await self._encode(model, missing, size), strict=True))
+            self._segments.remember(organization, name, fresh)
+            found |= fresh
+        return joined([found[segment] for segment in segments]), effort.thinking
+
+    async def _raw(self, model: PromptModel, request: tokenizer_pb2.RenderRequest) -> Encoded:
+        """A prompt that no template frames: the client's ids, or its text."""
+        if token_ids := request.token_ids:
+            if (largest := max(token_ids)) >= model.vocabulary:
+                message = (
+                    f"Invalid value for 'prompt': the model `{model.spec.name}` has no token {largest}; "
+                    f"its tokens are 0 to {model.vocabulary - 1}."
+                )
+                raise InvalidRequest("invalid_value", message, param="prompt")
+            return encoded(token_ids)
+        if not request.text:
+            return model.blank
+        pieces = model.plain(request.text)
+        size = _size(model, pieces, "prompt")
+        return joined([model.start, *await self._encode(model, pieces, size)])
+
+    async def _encode(self, model: PromptModel, texts: list[str], most_bytes: int) -> list[Encoded]:
+        """Each text encoded; together they have at most so many bytes, or fewer."""
+        inline = self._settings.inline_bytes
+        if most_bytes <= inline or sum(len(text.encode()) for text in texts) <= inline:
+            return model.encode(texts)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, model.encode, texts)
 
 
-def _message(message: tokenizer_pb2.Message) -> dict[str, str]:
-    """As templates know it; a name only where there is one, because templates ask whether it is defined."""
-    fields = {"role": message.role, "content": message.content}
-    return {**fields, "name": message.name} if message.name else fields
+def _size(model: PromptModel, pieces: list[str], noun: str) -> int:
+    """Of the pieces in bytes. Raises context_length_exceeded where that alone proves it."""
+    text = "".join(pieces).encode()
+    at_least = model.min_tokens(text)
+    if at_least >= model.spec.context_tokens:
+        raise _too_long(model.spec, f"at least {at_least}", noun)
+    return len(text)
 
 
-def _max_output_tokens(spec: ModelSpec, prompt_tokens: int, bound: int) -> int:
+def _max_output_tokens(spec: ModelSpec, prompt_tokens: int, bound: int, noun: str) -> int:
     """The client's bound, or the model's own within what the context window leaves.
 
-    Raises context_length_exceeded, as OpenAI does, also where the client's bound cannot be honoured.
+    Raises context_length_exceeded, as OpenAI does, also where the client's bound cannot be honoured. `noun` is what
+    the client sent: messages, or a prompt.
     """
     left = spec.context_tokens - prompt_tokens
     if left < 1:
-        raise _too_long(spec, str(prompt_tokens))
+        raise _too_long(spec, str(prompt_tokens), noun)
     if bound > left:
         message = (
             f"This model's maximum context length is {spec.context_tokens} tokens. However, you requested "
-            f"{prompt_tokens + bound} tokens ({prompt_tokens} in the messages, {bound} in the completion). "
-            "Please reduce the length of the messages or completion."
+            f"{prompt_tokens + bound} tokens ({prompt_tokens} in the {noun}, {bound} in the completion). "
+            f"Please reduce the length of the {noun} or completion."
         )
-        raise InvalidRequest("context_length_exceeded", message, param="messages")
+        raise InvalidRequest("context_length_exceeded", message, param=noun)
     return bound or min(spec.default_output_tokens or left, left)
 
 
-def _too_long(spec: ModelSpec, prompt_tokens: str) -> InvalidRequest:
+def _too_long(spec: ModelSpec, prompt_tokens: str, noun: str) -> InvalidRequest:
     message = (
-        f"This model's maximum context length is {spec.context_tokens} tokens. However, your messages resulted in "
-        f"{prompt_tokens} tokens. Please reduce the length of the messages."
+        f"This model's maximum context length is {spec.context_tokens} tokens. However, your {noun} resulted in "
+        f"{prompt_tokens} tokens. Please reduce the length of the {noun}."
     )
-    return InvalidRequest("context_length_exceeded", message, param="messages")
+    return InvalidRequest("context_length_exceeded", message, param=noun)
 
 
-def _prefix_hash(token_ids: list[int]) -> int:
-    prefix = array("I", token_ids[:PREFIX_TOKENS]).tobytes()
+def _prefix_hash(tokens: Encoded) -> int:
+    prefix = tokens.words[: PREFIX_TOKENS * WORD_BYTES]
     return int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big")
 
 

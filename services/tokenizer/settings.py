@@ -1,4 +1,4 @@
-"""The tokenizer's settings: where long texts are encoded."""
+"""The tokenizer's settings: where long texts are encoded, and what is remembered."""
 
 from typing import Annotated, ClassVar
 
@@ -18,3 +18,7 @@ class TokenizerSettings(Group, frozen=True, kw_only=True):
 
     threads: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Threads for loading models and encoding long texts."""
+
+    segment_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 32 * 1024 * 1024
+    """Memory for encoded parts of earlier prompts, so that a conversation's next turn encodes only what is new. 32 MiB
+    hold some ten thousand messages of usual length; 0 remembers nothing."""

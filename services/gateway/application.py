@@ -108,15 +108,15 @@ def _describe(call: Call, span: Span) -> None:
     if run is None:
         return
     names = telemetry.GenAi
-    span.update_name(f"chat {run.chat.model}")
+    span.update_name(f"chat {run.work.model}")
     span.set_attribute(names.OPERATION, "chat")
     span.set_attribute(names.PROVIDER, "modelplane")
-    span.set_attribute(names.REQUEST_MODEL, run.chat.model)
+    span.set_attribute(names.REQUEST_MODEL, run.work.model)
     span.set_attribute(names.RESPONSE_MODEL, run.model)
-    span.set_attribute(names.REQUEST_STREAM, run.chat.stream)
-    span.set_attribute(names.REQUEST_CHOICES, run.chat.n)
-    if run.chat.max_output_tokens is not None:
-        span.set_attribute(names.REQUEST_MAX_TOKENS, run.chat.max_output_tokens)
+    span.set_attribute(names.REQUEST_STREAM, run.work.stream)
+    span.set_attribute(names.REQUEST_CHOICES, run.work.n)
+    if run.work.max_output_tokens is not None:
+        span.set_attribute(names.REQUEST_MAX_TOKENS, run.work.max_output_tokens)
     if run.usage is not None:
         span.set_attribute(names.INPUT_TOKENS, run.usage.input_tokens)
         span.set_attribute(names.CACHED_INPUT_TOKENS, run.usage.cached_input_tokens)

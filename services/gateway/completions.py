@@ -2,15 +2,26 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from modelplane.chat_inference.v1.chat_inference_pb2 import FINISH_REASON_LENGTH, FINISH_REASON_STOP, Delta
+from modelplane.chat_inference.v1.chat_inference_pb2 import (
+    FINISH_REASON_LENGTH,
+    FINISH_REASON_STOP,
+    Delta,
+    TokenLogprob,
+)
 from modelplane.usage.v1.usage_pb2 import Usage
+from services.gateway.outputs.answers import Answers
+from services.gateway.requests.chat import ChatRequest
+from services.gateway.runs import Run
 
 FINISH_REASONS: Mapping[int, str] = {FINISH_REASON_STOP: "stop", FINISH_REASON_LENGTH: "length"}
+
+
+Fields = dict[str, Any]
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -21,14 +32,13 @@ class Identity(msgspec.Struct, frozen=True):
     model: str
     system_fingerprint: str
     service_tier: str = "default"
+    """The class that served it."""
 
 
-Identify = Callable[[str], Identity]
-"""Makes the identity of a completion by a resolved model."""
-
-
-def new_identity(model: str, system_fingerprint: str) -> Identity:
-    return Identity(f"chatcmpl-{os.urandom(12).hex()}", int(time.time()), model, system_fingerprint)
+def new_identity(run: Run, system_fingerprint: str) -> Identity:
+    return Identity(
+        f"chatcmpl-{os.urandom(12).hex()}", int(time.time()), run.model, system_fingerprint, run.service_tier
+    )
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -47,34 +57,63 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def completion_object(identity: Identity, n: int, deltas: Iterable[Delta], usage: Usage) -> dict[str, Any]:
-    """OpenAI's CreateChatCompletionResponse, out of all deltas of a run with `n` choices."""
-    texts: list[list[str]] = [[] for _ in range(n)]
-    reasons = ["stop"] * n
-    for delta in deltas:
-        texts[delta.index].append(delta.text)
+def logprob_objects(tokens: Iterable[TokenLogprob]) -> list[Fields]:
+    """OpenAI's ChatCompletionTokenLogprob, of the tokens of one choice."""
+    return [
+        {**_logprob(token), "top_logprobs": [_logprob(alternative) for alternative in token.top]} for token in tokens
+    ]
+
+
+def _logprob(token: TokenLogprob) -> Fields:
+    # JSON has no infinity: OpenAI's number for "never".
+    return {"token": token.token, "logprob": max(token.logprob, -9999.0), "bytes": list(token.raw)}
+
+
+class Choice:
+    """What the deltas of one choice add up to."""
+
+    __slots__ = ("finish_reason", "logprobs", "texts")
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.finish_reason = "stop"
+
+    def add(self, delta: Delta) -> None:
+        self.texts.append(delta.text)
+        if delta.logprobs:
+            self.logprobs += delta.logprobs
         if delta.finish_reason:
-            reasons[delta.index] = FINISH_REASONS.get(delta.finish_reason, "stop")
+            self.finish_reason = FINISH_REASONS.get(delta.finish_reason, "stop")
+
+
+def completion_object(
+    identity: Identity, chat: ChatRequest, deltas: Iterable[Delta], usage: Usage, answers: Answers | None = None
+) -> Fields:
+    """OpenAI's CreateChatCompletionResponse, out of all deltas of a run. `answers` where there may be calls."""
+    choices = [Choice() for _ in range(chat.n)]
+    for delta in deltas:
+        choices[delta.index].add(delta)
     return {
         "id": identity.id,
         "object": "chat.completion",
         "created": identity.created,
         "model": identity.model,
-        "choices": [
-            {
-                "index": index,
-                "message": {
-                    "role": "assistant",
-                    "content": "".join(texts[index]),
-                    "refusal": None,
-                    "annotations": [],
-                },
-                "logprobs": None,
-                "finish_reason": reasons[index],
-            }
-            for index in range(n)
-        ],
+        "choices": [_choice_object(index, choice, chat.logprobs, answers) for index, choice in enumerate(choices)],
         "usage": usage_object(usage),
         "service_tier": identity.service_tier,
         "system_fingerprint": identity.system_fingerprint,
+    }
+
+
+def _choice_object(index: int, choice: Choice, logprobs: bool, answers: Answers | None) -> Fields:
+    text, finish_reason = "".join(choice.texts), choice.finish_reason
+    said: Fields = {"content": text}
+    if answers is not None:
+        said, finish_reason = answers.message(text, finish_reason)
+    return {
+        "index": index,
+        "message": {"role": "assistant", **said, "refusal": None, "annotations": []},
+        "logprobs": {"content": logprob_objects(choice.logprobs), "refusal": None} if logprobs else None,
+        "finish_reason": finish_reason,
     }

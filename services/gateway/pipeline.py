@@ -10,6 +10,7 @@ the client was given anything costs the client nothing but time: the request is 
 import asyncio
 import time
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from modelplane.auth.v1.auth_api import AuthService
 from modelplane.auth.v1.auth_pb2 import KEY_KIND_PROJECT, AuthenticateRequest, Principal
@@ -21,17 +22,17 @@ from modelplane.ratelimit.v1.ratelimit_pb2 import ReserveRequest, SettleRequest
 from modelplane.router.v1.router_api import RouterService
 from modelplane.router.v1.router_pb2 import Placement, PlaceRequest, ReleaseRequest
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
-from modelplane.tokenizer.v1.tokenizer_pb2 import Prompt, RenderRequest
+from modelplane.tokenizer.v1.tokenizer_pb2 import Prompt
 from modelplane.usage.v1.usage_pb2 import OUTCOME_ABORTED, OUTCOME_COMPLETED, OUTCOME_FAILED, Attribution, Usage
 from services import context, telemetry
 from services.faults import DeadlineExceeded, Fault, Internal, PermissionDenied, RateLimited, Unavailable
 from services.gateway.metrics import IN_FLIGHT, Meters
-from services.gateway.requests import ChatRequest
 from services.gateway.runs import Outlet, Run
 from services.gateway.sessions import Session, Sessions
 from services.gateway.settings import GatewaySettings
+from services.gateway.work import Work
 
-SERVICE_TIER = "default"
+DEFAULT_TIER = "default"
 
 log = telemetry.logger(__name__)
 
@@ -72,10 +73,10 @@ class Pipeline:
             )
         return principal
 
-    def start(self, request_id: str, operation: str, principal: Principal, chat: ChatRequest) -> Run:
+    def start(self, request_id: str, operation: str, principal: Principal, work: Work) -> Run:
         """Begins a run, which then goes to its end whether or not anybody reads its outlet."""
-        outlet = Outlet(self._settings.max_waiting_deltas if chat.stream else None)
-        run = Run(request_id, operation, principal, chat, outlet)
+        outlet = Outlet(self._settings.max_waiting_deltas if work.stream else None)
+        run = Run(request_id, operation, principal, work, outlet)
         self._runs.add(run)
         run.task = asyncio.get_running_loop().create_task(self._conduct(run))
         return run
@@ -113,13 +114,11 @@ class Pipeline:
             self._runs.discard(run)
 
     async def _render_and_count(self, run: Run) -> Prompt:
-        chat = run.chat
         with run.abortable, telemetry.span("render and count"):
-            rendered = await self._tokenizer.render(
-                RenderRequest(model=chat.model, messages=chat.messages, max_output_tokens=chat.max_output_tokens or 0)
-            )
+            rendered = await self._tokenizer.render(run.work.render_request(run.principal.organization_id))
         run.model = rendered.prompt.model
         run.input_tokens = len(rendered.prompt.token_ids)
+        run.tool_format = rendered.prompt.tool_format
         return rendered.prompt
 
     async def _reserve(self, run: Run, prompt: Prompt) -> None:
@@ -129,7 +128,7 @@ class Pipeline:
             project_id=run.principal.project_id,
             model=run.model,
             input_tokens=run.input_tokens,
-            max_output_tokens=prompt.max_output_tokens * run.chat.n,
+            max_output_tokens=prompt.max_output_tokens * run.work.n,
         )
         run.reserved = True
         try:
@@ -160,8 +159,8 @@ class Pipeline:
         request = PlaceRequest(
             request_id=run.request_id,
             model=run.model,
-            prefix_hash=prompt.prefix_hash,
-            service_tier=SERVICE_TIER,
+            prefix_hash=_prefix_hash(run, prompt),
+            service_tier=_wanted_tier(run.work.service_tier),
             excluded_replica_ids=lost,
         )
         # How long to queue is the router's to decide.
@@ -170,7 +169,9 @@ class Pipeline:
             telemetry.span("place"),
             context.call(run.request_id, self._settings.request_timeout_s),
         ):
-            return (await self._router.place(request)).placement
+            placement = (await self._router.place(request)).placement
+        run.service_tier = placement.service_tier
+        return placement
 
     async def _generate(self, run: Run, prompt: Prompt, placement: Placement) -> Fault | None:
         """One attempt at one replica; gives what ended it early, None for the model's own end."""
@@ -237,10 +238,27 @@ def _generate_request(run: Run, prompt: Prompt, placement: Placement) -> Generat
         service_tier=placement.service_tier,
         operation=run.operation,
         traceparent=telemetry.traceparent() or "",
-        whole=not run.chat.stream,
+        whole=not run.work.stream,
+        # No organisation learns from its latency what another has asked.
+        cache_salt=run.principal.organization_id,
     )
-    request.sampling.CopyFrom(run.chat.sampling(prompt.max_output_tokens))
+    request.sampling.CopyFrom(run.work.sampling(prompt))
+    if prompt.HasField("thinking"):
+        request.thinking.CopyFrom(prompt.thinking)
     return request
+
+
+def _wanted_tier(asked: str) -> str:
+    """The class to be served in: `auto` is what the project has, the standard one."""
+    return DEFAULT_TIER if asked == "auto" else asked
+
+
+def _prefix_hash(run: Run, prompt: Prompt) -> int:
+    """What requests that should meet the same cache have in common."""
+    key = run.work.prompt_cache_key
+    if not key:
+        return prompt.prefix_hash
+    return prompt.prefix_hash ^ int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
 
 
 def _attribution(run: Run) -> Attribution:
@@ -263,7 +281,7 @@ def _usage_seen(run: Run) -> Usage:
         request_id=run.request_id,
         attribution=_attribution(run),
         model=run.model,
-        service_tier=SERVICE_TIER,
+        service_tier=run.service_tier or DEFAULT_TIER,
         input_tokens=run.input_tokens,
         output_tokens=run.output_tokens,
         outcome=OUTCOME_ABORTED if run.aborted else OUTCOME_FAILED,

@@ -14,7 +14,7 @@ from modelplane.chat_inference.v1.chat_inference_pb2 import Delta
 from modelplane.ratelimit.v1.ratelimit_pb2 import Reservation
 from modelplane.usage.v1.usage_pb2 import OUTCOME_COMPLETED, Usage
 from services.faults import Cancelled, Fault, Unavailable
-from services.gateway.requests import ChatRequest
+from services.gateway.work import Work
 
 
 class Outlet:
@@ -29,6 +29,7 @@ class Outlet:
         self._ended = False
         self._fault: Fault | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._nudged = False
         # True once the reader was given something: from then on it is too late to start over.
         self.taken = False
 
@@ -56,10 +57,18 @@ class Outlet:
         self._deltas.clear()
         return True
 
+    def nudge(self) -> None:
+        """Has a `take` that waits give [], so that its caller can look around."""
+        if not self._deltas:
+            self._nudged = True
+            self._wake()
+
     async def take(self) -> list[Delta]:
-        """Waits for a delta and gives all that are there, [] after the last one; raises the run's fault instead."""
-        while not self._deltas and not self._ended:
+        """Waits for a delta and gives all that are there, [] after the last one or a nudge; raises the run's fault
+        instead."""
+        while not self._deltas and not self._ended and not self._nudged:
             await self._wait()
+        self._nudged = False
         return self._give()
 
     async def take_all(self) -> list[Delta]:
@@ -73,7 +82,8 @@ class Outlet:
     def _give(self) -> list[Delta]:
         if not self._deltas and self._fault is not None:
             raise self._fault
-        self.taken = True
+        if self._deltas:
+            self.taken = True
         deltas, self._deltas = self._deltas, []
         return deltas
 
@@ -90,19 +100,21 @@ class Outlet:
 class Run:
     """The state of one run. `Pipeline` conducts it, a session feeds it, an endpoint reads its outlet."""
 
-    def __init__(
-        self, request_id: str, operation: str, principal: Principal, chat: ChatRequest, outlet: Outlet
-    ) -> None:
+    def __init__(self, request_id: str, operation: str, principal: Principal, work: Work, outlet: Outlet) -> None:
         self.request_id = request_id
         self.operation = operation
         self.principal = principal
-        self.chat = chat
+        self.work = work
         self.outlet = outlet
         self.started_at_ms = time.time_ns() // 1_000_000
         self.task: asyncio.Task[None] | None = None
         # Known once the prompt was rendered: the resolved model and the prompt's length.
         self.model = ""
         self.input_tokens = 0
+        # How the model writes calls, where it was given tools.
+        self.tool_format = ""
+        # The class that serves it, known once it was placed.
+        self.service_tier = ""
         # False again when the limiter refused; what it holds must be settled.
         self.reserved = False
         # Known once the request was admitted.
@@ -128,7 +140,7 @@ class Run:
     def deliver(self, delta: Delta) -> None:
         """Takes a delta from the session."""
         # Of an answer in one piece there is no first token to be seen.
-        if not self.first_delta_at and self.chat.stream:
+        if not self.first_delta_at and self.work.stream:
             self.first_delta_at = time.perf_counter()
         self.output_tokens += delta.tokens
         last = delta.HasField("usage")

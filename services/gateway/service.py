@@ -122,7 +122,7 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
         settings=settings,
         meters=meters,
     )
-    chat_completions = ChatCompletions(pipeline, fingerprints(context.catalog), settings.max_body_bytes)
+    chat_completions = ChatCompletions(pipeline, fingerprints(context.catalog), settings)
     models = Models(pipeline, router)
     operations = Operations(context.pings, lambda: context.serving)
     application = Application(

@@ -19,6 +19,9 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
     keep_alive_s: float = 75.0
     """How long an idle connection stays open: longer than clients keep theirs, so that they close first."""
 
+    keep_alive_comment_s: float = 15.0
+    """After how long without a token a stream gets a comment, so that no proxy takes it for dead."""
+
     write_timeout_s: float = 30.0
     """How long a client may leave what was sent to it unread before its connection is closed (Linux)."""
 

@@ -111,6 +111,7 @@ class Wire(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        """Takes the whole frames out of what came; what is left waits for the rest."""
         self._heard = True
         if self._buffer:
             self._buffer += data

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.requests import BUILT, NO_EFFECT, NOT_BUILT
+from services.gateway.requests.chat import BUILT, NO_EFFECT, NOT_BUILT
 from services.graph import SERVICES
 
 ROOT = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from modelplane.fault.v1 import fault_pb2 as modelplane_dot_fault_dot_v1_dot_fau
 from modelplane.usage.v1 import usage_pb2 as modelplane_dot_usage_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1modelplane/chat_inference/v1/chat_inference.proto\x12\x1cmodelplane.chat_inference.v1\x1a\x1fmodelplane/fault/v1/fault.proto\x1a\x1fmodelplane/usage/v1/usage.proto\"\xcc\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\t\n\x01n\x18\x05 \x01(\r\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\x03\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x01\x12\x18\n\x10presence_penalty\x18\x08 \x01(\x01\x12I\n\nlogit_bias\x18\t \x03(\x0b\x32\x35.modelplane.chat_inference.v1.Sampling.LogitBiasEntry\x12\x19\n\x0ctop_logprobs\x18\n \x01(\rH\x03\x88\x01\x01\x12<\n\nconstraint\x18\x0b \x01(\x0b\x32(.modelplane.chat_inference.v1.Constraint\x12\x0c\n\x04\x65\x63ho\x18\x0c \x01(\x08\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x0f\n\r_top_logprobs\"\\\n\nConstraint\x12\x15\n\x0bjson_object\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bjson_schema\x18\x02 \x01(\tH\x00\x12\x18\n\x0estructural_tag\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"K\n\x08Thinking\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\t\x12\x0b\n\x03\x65nd\x18\x02 \x01(\t\x12\x0c\n\x04open\x18\x03 \x01(\x08\x12\x15\n\rbudget_tokens\x18\x04 \x01(\x03\"\xda\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\r\x12\x38\n\x08sampling\x18\x04 \x01(\x0b\x32&.modelplane.chat_inference.v1.Sampling\x12\x35\n\x0b\x61ttribution\x18\x05 \x01(\x0b\x32 .modelplane.usage.v1.Attribution\x12\x14\n\x0cservice_tier\x18\x06 \x01(\t\x12\x11\n\toperation\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\r\n\x05whole\x18\t \x01(\x08\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x38\n\x08thinking\x18\x0b \x01(\x0b\x32&.modelplane.chat_inference.v1.Thinking\"t\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0b\n\x03raw\x18\x02 \x01(\x0c\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\x12\x37\n\x03top\x18\x04 \x03(\x0b\x32*.modelplane.chat_inference.v1.TokenLogprob\"\x9f\x02\n\x05\x44\x65lta\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x41\n\rfinish_reason\x18\x05 \x01(\x0e\x32*.modelplane.chat_inference.v1.FinishReason\x12)\n\x05usage\x18\x06 \x01(\x0b\x32\x1a.modelplane.usage.v1.Usage\x12)\n\x05\x66\x61ult\x18\x07 \x01(\x0b\x32\x1a.modelplane.fault.v1.Fault\x12<\n\x08logprobs\x18\x08 \x03(\x0b\x32*.modelplane.chat_inference.v1.TokenLogprob\"_\n\x0eSessionRequest\x12=\n\x06starts\x18\x01 \x03(\x0b\x32-.modelplane.chat_inference.v1.GenerateRequest\x12\x0e\n\x06\x61\x62orts\x18\x02 \x03(\t\"F\n\x0fSessionResponse\x12\x33\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32#.modelplane.chat_inference.v1.Delta\"F\n\x10GenerateResponse\x12\x32\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32#.modelplane.chat_inference.v1.Delta*x\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x03\x32\xef\x01\n\x14\x43hatInferenceService\x12j\n\x07Session\x12,.modelplane.chat_inference.v1.SessionRequest\x1a-.modelplane.chat_inference.v1.SessionResponse(\x01\x30\x01\x12k\n\x08Generate\x12-.modelplane.chat_inference.v1.GenerateRequest\x1a..modelplane.chat_inference.v1.GenerateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1modelplane/chat_inference/v1/chat_inference.proto\x12\x1cmodelplane.chat_inference.v1\x1a\x1fmodelplane/fault/v1/fault.proto\x1a\x1fmodelplane/usage/v1/usage.proto\"\xcc\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\t\n\x01n\x18\x05 \x01(\r\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\x03\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x01\x12\x18\n\x10presence_penalty\x18\x08 \x01(\x01\x12I\n\nlogit_bias\x18\t \x03(\x0b\x32\x35.modelplane.chat_inference.v1.Sampling.LogitBiasEntry\x12\x19\n\x0ctop_logprobs\x18\n \x01(\rH\x03\x88\x01\x01\x12<\n\nconstraint\x18\x0b \x01(\x0b\x32(.modelplane.chat_inference.v1.Constraint\x12\x0c\n\x04\x65\x63ho\x18\x0c \x01(\x08\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x0f\n\r_top_logprobs\"\\\n\nConstraint\x12\x15\n\x0bjson_object\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bjson_schema\x18\x02 \x01(\tH\x00\x12\x18\n\x0estructural_tag\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"K\n\x08Thinking\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\t\x12\x0b\n\x03\x65nd\x18\x02 \x01(\t\x12\x0c\n\x04open\x18\x03 \x01(\x08\x12\x15\n\rbudget_tokens\x18\x04 \x01(\x03\"(\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x8f\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\r\x12\x38\n\x08sampling\x18\x04 \x01(\x0b\x32&.modelplane.chat_inference.v1.Sampling\x12\x35\n\x0b\x61ttribution\x18\x05 \x01(\x0b\x32 .modelplane.usage.v1.Attribution\x12\x14\n\x0cservice_tier\x18\x06 \x01(\t\x12\x11\n\toperation\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\r\n\x05whole\x18\t \x01(\x08\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x38\n\x08thinking\x18\x0b \x01(\x0b\x32&.modelplane.chat_inference.v1.Thinking\x12\x33\n\x06images\x18\x0c \x03(\x0b\x32#.modelplane.chat_inference.v1.Image\"t\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0b\n\x03raw\x18\x02 \x01(\x0c\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\x12\x37\n\x03top\x18\x04 \x03(\x0b\x32*.modelplane.chat_inference.v1.TokenLogprob\"\x9f\x02\n\x05\x44\x65lta\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x41\n\rfinish_reason\x18\x05 \x01(\x0e\x32*.modelplane.chat_inference.v1.FinishReason\x12)\n\x05usage\x18\x06 \x01(\x0b\x32\x1a.modelplane.usage.v1.Usage\x12)\n\x05\x66\x61ult\x18\x07 \x01(\x0b\x32\x1a.modelplane.fault.v1.Fault\x12<\n\x08logprobs\x18\x08 \x03(\x0b\x32*.modelplane.chat_inference.v1.TokenLogprob\"_\n\x0eSessionRequest\x12=\n\x06starts\x18\x01 \x03(\x0b\x32-.modelplane.chat_inference.v1.GenerateRequest\x12\x0e\n\x06\x61\x62orts\x18\x02 \x03(\t\"F\n\x0fSessionResponse\x12\x33\n\x06\x64\x65ltas\x18\x01 \x03(\x0b\x32#.modelplane.chat_inference.v1.Delta\"F\n\x10GenerateResponse\x12\x32\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32#.modelplane.chat_inference.v1.Delta*x\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x03\x32\xef\x01\n\x14\x43hatInferenceService\x12j\n\x07Session\x12,.modelplane.chat_inference.v1.SessionRequest\x1a-.modelplane.chat_inference.v1.SessionResponse(\x01\x30\x01\x12k\n\x08Generate\x12-.modelplane.chat_inference.v1.GenerateRequest\x1a..modelplane.chat_inference.v1.GenerateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=1781
-  _globals['_FINISHREASON']._serialized_end=1901
+  _globals['_FINISHREASON']._serialized_start=1876
+  _globals['_FINISHREASON']._serialized_end=1996
   _globals['_SAMPLING']._serialized_start=150
   _globals['_SAMPLING']._serialized_end=610
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=510
@@ -45,18 +45,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSTRAINT']._serialized_end=704
   _globals['_THINKING']._serialized_start=706
   _globals['_THINKING']._serialized_end=781
-  _globals['_GENERATEREQUEST']._serialized_start=784
-  _globals['_GENERATEREQUEST']._serialized_end=1130
-  _globals['_TOKENLOGPROB']._serialized_start=1132
-  _globals['_TOKENLOGPROB']._serialized_end=1248
-  _globals['_DELTA']._serialized_start=1251
-  _globals['_DELTA']._serialized_end=1538
-  _globals['_SESSIONREQUEST']._serialized_start=1540
-  _globals['_SESSIONREQUEST']._serialized_end=1635
-  _globals['_SESSIONRESPONSE']._serialized_start=1637
-  _globals['_SESSIONRESPONSE']._serialized_end=1707
-  _globals['_GENERATERESPONSE']._serialized_start=1709
-  _globals['_GENERATERESPONSE']._serialized_end=1779
-  _globals['_CHATINFERENCESERVICE']._serialized_start=1904
-  _globals['_CHATINFERENCESERVICE']._serialized_end=2143
+  _globals['_IMAGE']._serialized_start=783
+  _globals['_IMAGE']._serialized_end=823
+  _globals['_GENERATEREQUEST']._serialized_start=826
+  _globals['_GENERATEREQUEST']._serialized_end=1225
+  _globals['_TOKENLOGPROB']._serialized_start=1227
+  _globals['_TOKENLOGPROB']._serialized_end=1343
+  _globals['_DELTA']._serialized_start=1346
+  _globals['_DELTA']._serialized_end=1633
+  _globals['_SESSIONREQUEST']._serialized_start=1635
+  _globals['_SESSIONREQUEST']._serialized_end=1730
+  _globals['_SESSIONRESPONSE']._serialized_start=1732
+  _globals['_SESSIONRESPONSE']._serialized_end=1802
+  _globals['_GENERATERESPONSE']._serialized_start=1804
+  _globals['_GENERATERESPONSE']._serialized_end=1874
+  _globals['_CHATINFERENCESERVICE']._serialized_start=1999
+  _globals['_CHATINFERENCESERVICE']._serialized_end=2238
 # @@protoc_insertion_point(module_scope)

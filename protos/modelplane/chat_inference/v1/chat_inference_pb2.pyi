@@ -77,8 +77,16 @@ class Thinking(_message.Message):
     budget_tokens: int
     def __init__(self, begin: _Optional[str] = ..., end: _Optional[str] = ..., open: _Optional[bool] = ..., budget_tokens: _Optional[int] = ...) -> None: ...
 
+class Image(_message.Message):
+    __slots__ = ("content", "detail")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    detail: str
+    def __init__(self, content: _Optional[bytes] = ..., detail: _Optional[str] = ...) -> None: ...
+
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt_token_ids", "sampling", "attribution", "service_tier", "operation", "traceparent", "whole", "cache_salt", "thinking")
+    __slots__ = ("request_id", "model", "prompt_token_ids", "sampling", "attribution", "service_tier", "operation", "traceparent", "whole", "cache_salt", "thinking", "images")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +98,7 @@ class GenerateRequest(_message.Message):
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     prompt_token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -101,7 +110,8 @@ class GenerateRequest(_message.Message):
     whole: bool
     cache_salt: str
     thinking: Thinking
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., attribution: _Optional[_Union[_usage_pb2.Attribution, _Mapping]] = ..., service_tier: _Optional[str] = ..., operation: _Optional[str] = ..., traceparent: _Optional[str] = ..., whole: _Optional[bool] = ..., cache_salt: _Optional[str] = ..., thinking: _Optional[_Union[Thinking, _Mapping]] = ...) -> None: ...
+    images: _containers.RepeatedCompositeFieldContainer[Image]
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt_token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., attribution: _Optional[_Union[_usage_pb2.Attribution, _Mapping]] = ..., service_tier: _Optional[str] = ..., operation: _Optional[str] = ..., traceparent: _Optional[str] = ..., whole: _Optional[bool] = ..., cache_salt: _Optional[str] = ..., thinking: _Optional[_Union[Thinking, _Mapping]] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("token", "raw", "logprob", "top")

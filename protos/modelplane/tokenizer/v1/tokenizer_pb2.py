@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from modelplane.chat_inference.v1 import chat_inference_pb2 as modelplane_dot_chat__inference_dot_v1_dot_chat__inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelplane/tokenizer/v1/tokenizer.proto\x12\x17modelplane.tokenizer.v1\x1a\x31modelplane/chat_inference/v1/chat_inference.proto\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"\x83\x01\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x35\n\ntool_calls\x18\x04 \x03(\x0b\x32!.modelplane.tokenizer.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"\xc2\x02\n\rRenderRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32 .modelplane.tokenizer.v1.Message\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x03\x12\x17\n\x0forganization_id\x18\x04 \x01(\t\x12,\n\x05tools\x18\x05 \x03(\x0b\x32\x1d.modelplane.tokenizer.v1.Tool\x12\x38\n\x0btool_choice\x18\x06 \x01(\x0b\x32#.modelplane.tokenizer.v1.ToolChoice\x12\x17\n\x0fresponse_schema\x18\x07 \x01(\t\x12\x18\n\x10reasoning_effort\x18\x08 \x01(\t\x12\x0c\n\x04text\x18\t \x01(\t\x12\x11\n\ttoken_ids\x18\n \x03(\r\"-\n\nToolChoice\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\r\n\x05names\x18\x02 \x03(\t\"\xa9\x01\n\x06Prompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x03\x12\x13\n\x0bprefix_hash\x18\x04 \x01(\x06\x12\x13\n\x0btool_format\x18\x05 \x01(\t\x12\x38\n\x08thinking\x18\x06 \x01(\x0b\x32&.modelplane.chat_inference.v1.Thinking\"A\n\x0eRenderResponse\x12/\n\x06prompt\x18\x01 \x01(\x0b\x32\x1f.modelplane.tokenizer.v1.Prompt2m\n\x10TokenizerService\x12Y\n\x06Render\x12&.modelplane.tokenizer.v1.RenderRequest\x1a\'.modelplane.tokenizer.v1.RenderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelplane/tokenizer/v1/tokenizer.proto\x12\x17modelplane.tokenizer.v1\x1a\x31modelplane/chat_inference/v1/chat_inference.proto\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"F\n\x05Image\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"O\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12/\n\x05image\x18\x02 \x01(\x0b\x32\x1e.modelplane.tokenizer.v1.ImageH\x00\x42\x06\n\x04kind\"\xb1\x01\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x35\n\ntool_calls\x18\x04 \x03(\x0b\x32!.modelplane.tokenizer.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12,\n\x05parts\x18\x06 \x03(\x0b\x32\x1d.modelplane.tokenizer.v1.Part\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"\xc2\x02\n\rRenderRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32 .modelplane.tokenizer.v1.Message\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x03\x12\x17\n\x0forganization_id\x18\x04 \x01(\t\x12,\n\x05tools\x18\x05 \x03(\x0b\x32\x1d.modelplane.tokenizer.v1.Tool\x12\x38\n\x0btool_choice\x18\x06 \x01(\x0b\x32#.modelplane.tokenizer.v1.ToolChoice\x12\x17\n\x0fresponse_schema\x18\x07 \x01(\t\x12\x18\n\x10reasoning_effort\x18\x08 \x01(\t\x12\x0c\n\x04text\x18\t \x01(\t\x12\x11\n\ttoken_ids\x18\n \x03(\r\"-\n\nToolChoice\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\r\n\x05names\x18\x02 \x03(\t\"\xbf\x01\n\x06Prompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x03\x12\x13\n\x0bprefix_hash\x18\x04 \x01(\x06\x12\x13\n\x0btool_format\x18\x05 \x01(\t\x12\x38\n\x08thinking\x18\x06 \x01(\x0b\x32&.modelplane.chat_inference.v1.Thinking\x12\x14\n\x0cimage_tokens\x18\x07 \x01(\x03\"A\n\x0eRenderResponse\x12/\n\x06prompt\x18\x01 \x01(\x0b\x32\x1f.modelplane.tokenizer.v1.Prompt2m\n\x10TokenizerService\x12Y\n\x06Render\x12&.modelplane.tokenizer.v1.RenderRequest\x1a\'.modelplane.tokenizer.v1.RenderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TOOLCALL']._serialized_start=119
   _globals['_TOOLCALL']._serialized_end=174
-  _globals['_MESSAGE']._serialized_start=177
-  _globals['_MESSAGE']._serialized_end=308
-  _globals['_TOOL']._serialized_start=310
-  _globals['_TOOL']._serialized_end=371
-  _globals['_RENDERREQUEST']._serialized_start=374
-  _globals['_RENDERREQUEST']._serialized_end=696
-  _globals['_TOOLCHOICE']._serialized_start=698
-  _globals['_TOOLCHOICE']._serialized_end=743
-  _globals['_PROMPT']._serialized_start=746
-  _globals['_PROMPT']._serialized_end=915
-  _globals['_RENDERRESPONSE']._serialized_start=917
-  _globals['_RENDERRESPONSE']._serialized_end=982
-  _globals['_TOKENIZERSERVICE']._serialized_start=984
-  _globals['_TOKENIZERSERVICE']._serialized_end=1093
+  _globals['_IMAGE']._serialized_start=176
+  _globals['_IMAGE']._serialized_end=246
+  _globals['_PART']._serialized_start=248
+  _globals['_PART']._serialized_end=327
+  _globals['_MESSAGE']._serialized_start=330
+  _globals['_MESSAGE']._serialized_end=507
+  _globals['_TOOL']._serialized_start=509
+  _globals['_TOOL']._serialized_end=570
+  _globals['_RENDERREQUEST']._serialized_start=573
+  _globals['_RENDERREQUEST']._serialized_end=895
+  _globals['_TOOLCHOICE']._serialized_start=897
+  _globals['_TOOLCHOICE']._serialized_end=942
+  _globals['_PROMPT']._serialized_start=945
+  _globals['_PROMPT']._serialized_end=1136
+  _globals['_RENDERRESPONSE']._serialized_start=1138
+  _globals['_RENDERRESPONSE']._serialized_end=1203
+  _globals['_TOKENIZERSERVICE']._serialized_start=1205
+  _globals['_TOKENIZERSERVICE']._serialized_end=1314
 # @@protoc_insertion_point(module_scope)

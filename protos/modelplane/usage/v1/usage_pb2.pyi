@@ -30,7 +30,7 @@ class Attribution(_message.Message):
     def __init__(self, organization_id: _Optional[str] = ..., project_id: _Optional[str] = ..., key_id: _Optional[str] = ..., user_id: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("request_id", "attribution", "model", "service_tier", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "outcome", "started_at_ms", "finished_at_ms", "operation")
+    __slots__ = ("request_id", "attribution", "model", "service_tier", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "outcome", "started_at_ms", "finished_at_ms", "operation", "input_image_tokens")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class Usage(_message.Message):
     STARTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_IMAGE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     attribution: Attribution
     model: str
@@ -55,4 +56,5 @@ class Usage(_message.Message):
     started_at_ms: int
     finished_at_ms: int
     operation: str
-    def __init__(self, request_id: _Optional[str] = ..., attribution: _Optional[_Union[Attribution, _Mapping]] = ..., model: _Optional[str] = ..., service_tier: _Optional[str] = ..., input_tokens: _Optional[int] = ..., cached_input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., operation: _Optional[str] = ...) -> None: ...
+    input_image_tokens: int
+    def __init__(self, request_id: _Optional[str] = ..., attribution: _Optional[_Union[Attribution, _Mapping]] = ..., model: _Optional[str] = ..., service_tier: _Optional[str] = ..., input_tokens: _Optional[int] = ..., cached_input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., started_at_ms: _Optional[int] = ..., finished_at_ms: _Optional[int] = ..., operation: _Optional[str] = ..., input_image_tokens: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,236 @@
+"""Chat completions to the letter, on a real model: what the official SDKs offer works, and says what it should.
+
+The model is small and often wrong. What is tested is form: every call parses, every structured answer validates.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import jsonschema
+import pytest
+from openai import BadRequestError, OpenAI
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from pydantic import BaseModel
+
+from tests.journeys.node import run_node
+from tests.journeys.platform_process import PlatformProcess
+
+MODEL = "smollm2-135m-instruct"
+HERE = Path(__file__).parent
+WEATHER: ChatCompletionToolParam = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Tells the weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}},
+            "required": ["city", "unit"],
+            "additionalProperties": False,
+        },
+        "strict": True,
+    },
+}
+TIME: ChatCompletionToolParam = {
+    "type": "function",
+    "function": {
+        "name": "get_time",
+        "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}, "required": ["zone"]},
+    },
+}
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the weather in Paris, in celsius?"}]
+
+pytestmark = [pytest.mark.engine, pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+    mood: Literal["happy", "sad"]
+
+
+@pytest.fixture(scope="module")
+def sdk(real_platform: PlatformProcess) -> OpenAI:
+    return real_platform.sdk(max_retries=0, timeout=240)
+
+
+def test_a_structured_answer_parses_into_its_class(sdk: OpenAI) -> None:
+    answer = sdk.chat.completions.parse(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Anna is 30 years old and happy. Give her as JSON."}],
+        response_format=Person,
+        max_completion_tokens=200,
+        temperature=0,
+    )
+    [choice] = answer.choices
+    assert choice.finish_reason == "stop"
+    assert isinstance(choice.message.parsed, Person)
+
+
+def test_json_mode_gives_an_object(sdk: OpenAI) -> None:
+    answer = sdk.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Give a JSON object with a colour and its hex code."}],
+        response_format={"type": "json_object"},
+        max_completion_tokens=200,
+        temperature=0,
+    )
+    [choice] = answer.choices
+    assert choice.finish_reason == "length" or isinstance(json.loads(choice.message.content or ""), dict)
+
+
+def test_a_named_function_is_called_with_valid_arguments(sdk: OpenAI) -> None:
+    answer = sdk.chat.completions.create(
+        model=MODEL,
+        messages=QUESTION,
+        tools=[WEATHER, TIME],
+        tool_choice={"type": "function", "function": {"name": "get_weather"}},
+        max_completion_tokens=200,
+        temperature=0,
+    )
+    [choice] = answer.choices
+    assert choice.finish_reason == "stop"
+    assert choice.message.tool_calls and choice.message.content is None
+    for call in choice.message.tool_calls:
+        assert call.type == "function" and call.function.name == "get_weather" and call.id.startswith("call_")
+        jsonschema.validate(json.loads(call.function.arguments), dict(WEATHER["function"]["parameters"]))
+
+
+def test_required_tools_are_called_and_their_results_read(sdk: OpenAI) -> None:
+    first = sdk.chat.completions.create(
+        model=MODEL,
+        messages=QUESTION,
+        tools=[WEATHER, TIME],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_completion_tokens=200,
+        temperature=0,
+    )
+    assert first.choices[0].finish_reason == "tool_calls"
+    message = first.choices[0].message
+    assert message.tool_calls and len(message.tool_calls) == 1
+    # As clients do: the message goes back as it came.
+    back = cast(ChatCompletionMessageParam, message.model_dump())
+    answer = sdk.chat.completions.create(
+        model=MODEL,
+        messages=[
+            *QUESTION,
+            back,
+            {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "21 degrees, sunny"},
+        ],
+        tools=[WEATHER, TIME],
+        tool_choice="none",
+        max_completion_tokens=60,
+        temperature=0,
+    )
+    assert answer.choices[0].message.content and answer.choices[0].message.tool_calls is None
+
+
+def test_calls_stream_name_first_and_add_up_to_the_whole(sdk: OpenAI) -> None:
+    with sdk.chat.completions.stream(
+        model=MODEL,
+        messages=QUESTION,
+        tools=[WEATHER],
+        tool_choice="required",
+        max_completion_tokens=200,
+        temperature=0,
+    ) as stream:
+        events = list(stream)
+        whole = stream.get_final_completion()
+    chunks = [event.chunk for event in events if event.type == "chunk"]
+    deltas = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert deltas[0].id and deltas[0].function and deltas[0].function.name == "get_weather"
+    assert len(deltas) > 3
+    assert whole.choices[0].message.tool_calls
+    jsonschema.validate(
+        json.loads(whole.choices[0].message.tool_calls[0].function.arguments), dict(WEATHER["function"]["parameters"])
+    )
+
+
+def test_log_probabilities_cover_the_text(sdk: OpenAI) -> None:
+    answer = sdk.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Say: grüezi 😀"}],
+        logprobs=True,
+        top_logprobs=3,
+        max_completion_tokens=20,
+        temperature=0,
+    )
+    [choice] = answer.choices
+    assert choice.logprobs and choice.logprobs.content and answer.usage
+    said = b"".join(bytes(token.bytes or []) for token in choice.logprobs.content)
+    assert said.startswith((choice.message.content or "").encode().rstrip("\ufffd".encode()))
+    for token in choice.logprobs.content:
+        assert len(token.top_logprobs) == 3 and token.logprob <= 0
+        # Greedy: what was said was the likeliest.
+        assert math.isclose(token.logprob, token.top_logprobs[0].logprob, abs_tol=0.2)
+
+
+def test_choices_stream_interleaved(sdk: OpenAI) -> None:
+    stream = sdk.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Tell me a story."}],
+        n=3,
+        max_completion_tokens=24,
+        temperature=1,
+        seed=5,
+        stream=True,
+    )
+    order = [choice.index for chunk in stream for choice in chunk.choices if choice.delta.content]
+    assert set(order) == {0, 1, 2} and order != sorted(order)
+
+
+def test_a_seed_repeats_and_a_bias_bans(sdk: OpenAI) -> None:
+    def say(seed: int, bias: dict[str, int] | None = None) -> str:
+        answer = sdk.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Invent a name."}],
+            seed=seed,
+            temperature=1.5,
+            max_completion_tokens=16,
+            logit_bias=bias or {},
+        )
+        return answer.choices[0].message.content or ""
+
+    assert say(7) == say(7)
+    assert len({say(seed) for seed in range(5)}) > 1
+    assert len(set(say(3, {"28": 100}).strip())) <= 1
+
+
+def test_a_repeated_prompt_comes_from_the_cache(sdk: OpenAI) -> None:
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Count the sheep. " * 60}]
+
+    def cached() -> int:
+        answer = sdk.chat.completions.create(model=MODEL, messages=messages, max_completion_tokens=2)
+        assert answer.usage and answer.usage.prompt_tokens_details
+        return answer.usage.prompt_tokens_details.cached_tokens or 0
+
+    assert cached() == 0
+    assert cached() >= 128
+
+
+def test_a_schema_outside_the_strict_subset_is_refused_with_its_place(sdk: OpenAI) -> None:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {"a": {"type": "object", "properties": {}}},
+        "required": ["a"],
+    }
+    with pytest.raises(BadRequestError) as caught:
+        sdk.chat.completions.create(
+            model=MODEL,
+            messages=QUESTION,
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}},
+        )
+    assert caught.value.param == "response_format"
+    assert "additionalProperties" in str(caught.value)
+
+
+def test_the_node_sdk_does_the_same(real_platform: PlatformProcess) -> None:
+    report = run_node(HERE / "node" / "chat.mjs", real_platform, MODEL)
+    assert report["plain"] and report["streamed"] == report["plain"]
+    assert report["call"]["name"] == "get_weather" and set(report["call"]["arguments"]) == {"city", "unit"}
+    assert isinstance(report["parsed"]["age"], int)
+    assert report["refused"] == {"status": 400, "param": "temperature", "code": "decimal_above_max_value"}
+    assert report["aborted"]

@@ -319,17 +319,13 @@ class _NoSpan:
 
 
 _NO_SPAN = _NoSpan()
-
-
-def _installed() -> _Provider | None:
-    provider = trace.get_tracer_provider()
-    return provider if isinstance(provider, _Provider) else None
+# As OpenTelemetry's own, there is one; asking OpenTelemetry for it at every span would cost more than the span.
+_PROVIDER = _Provider()
 
 
 def tracer() -> trace.Tracer:
     """For spans that do not fit in a `with` block. Ask each time: tracing is set up after import."""
-    provider = _installed()
-    return provider.tracer if provider else trace.NoOpTracer()
+    return _PROVIDER.tracer
 
 
 class _Span:
@@ -361,10 +357,9 @@ def span(
 
     An exception that leaves the block marks the span failed with the exception's class, never its message.
     """
-    provider = _installed()
-    if provider is None or provider.sdk is None:
+    if _PROVIDER.sdk is None:
         return _NO_SPAN
-    return _Span(provider.tracer.start_span(name, kind=kind, attributes=attributes))
+    return _Span(_PROVIDER.tracer.start_span(name, kind=kind, attributes=attributes))
 
 
 def traceparent() -> str | None:
@@ -406,10 +401,8 @@ def _attached(remote: trace.SpanContext) -> Iterator[None]:
 
 @contextmanager
 def _tracing(settings: Settings, service_names: Sequence[str], exporter: "SpanExporter | None") -> Iterator[None]:
-    provider = _installed()
-    if provider is None:
-        provider = _Provider()
-        trace.set_tracer_provider(provider)
+    if trace.get_tracer_provider() is not _PROVIDER:
+        trace.set_tracer_provider(_PROVIDER)
     # OTEL_… variables are OpenTelemetry's own, read by its SDK; this one decides whether to start it at all.
     endpoint = settings.otlp_endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     if exporter is None and not endpoint:
@@ -430,15 +423,15 @@ def _tracing(settings: Settings, service_names: Sequence[str], exporter: "SpanEx
 
         exporter = OTLPSpanExporter(endpoint=endpoint)
         sdk.add_span_processor(BatchSpanProcessor(exporter))
-    before = provider.sdk
-    provider.switch(sdk)
+    before = _PROVIDER.sdk
+    _PROVIDER.switch(sdk)
     # Shutting down sends what is left, with retries of many seconds when the collector is away; closing the
     # exporter under it ends them.
     hurry = threading.Timer(settings.flush_ms / 1000, exporter.shutdown)
     try:
         yield
     finally:
-        provider.switch(before)
+        _PROVIDER.switch(before)
         hurry.start()
         sdk.shutdown()
         hurry.cancel()

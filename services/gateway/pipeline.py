@@ -1,6 +1,6 @@
 """The one conductor: every path that runs a model goes through here, so that none goes unmetered.
 
-    authenticate -> render and count -> reserve -> place -> generate -> settle and record
+    authenticate -> load images -> render and count -> reserve -> place -> generate -> settle and record
 
 From reservation on, the work belongs to a task of the server's own that no client can cancel: whatever happens to
 the client, the slot is released, the reservation settled and the usage recorded. A replica that is lost before
@@ -22,10 +22,11 @@ from modelplane.ratelimit.v1.ratelimit_pb2 import ReserveRequest, SettleRequest
 from modelplane.router.v1.router_api import RouterService
 from modelplane.router.v1.router_pb2 import Placement, PlaceRequest, ReleaseRequest
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
-from modelplane.tokenizer.v1.tokenizer_pb2 import Prompt
+from modelplane.tokenizer.v1.tokenizer_pb2 import Prompt, RenderRequest
 from modelplane.usage.v1.usage_pb2 import OUTCOME_ABORTED, OUTCOME_COMPLETED, OUTCOME_FAILED, Attribution, Usage
 from services import context, telemetry
 from services.faults import DeadlineExceeded, Fault, Internal, PermissionDenied, RateLimited, Unavailable
+from services.gateway.images.loader import ImageLoader, LoadedImage
 from services.gateway.metrics import IN_FLIGHT, Meters
 from services.gateway.runs import Outlet, Run
 from services.gateway.sessions import Session, Sessions
@@ -49,6 +50,7 @@ class Pipeline:
         router: RouterService,
         billing: BillingService,
         sessions: Sessions,
+        images: ImageLoader,
         settings: GatewaySettings,
         meters: Meters,
     ) -> None:
@@ -58,9 +60,11 @@ class Pipeline:
         self._router = router
         self._billing = billing
         self._sessions = sessions
+        self._images = images
         self._settings = settings
         self._meters = meters
         self._runs: set[Run] = set()
+        IN_FLIGHT.set_function(lambda: len(self._runs))
 
     async def authenticate(self, key: str, organization: str, project: str) -> Principal:
         """Who calls. Comes before anything of the request's body is read."""
@@ -95,7 +99,6 @@ class Pipeline:
     async def _conduct(self, run: Run) -> None:
         timeout_s = self._settings.request_timeout_s
         timer = asyncio.get_running_loop().call_later(timeout_s, lambda: run.abort(_timed_out(timeout_s)))
-        IN_FLIGHT.inc()
         fault: Fault | None = None
         try:
             prompt = await self._render_and_count(run)
@@ -110,14 +113,19 @@ class Pipeline:
             run.outlet.end(fault)
             timer.cancel()
             await self._settle_and_record(run)
-            IN_FLIGHT.dec()
             self._runs.discard(run)
 
     async def _render_and_count(self, run: Run) -> Prompt:
+        request = run.work.render_request(run.principal.organization_id)
+        if run.work.images:
+            with run.abortable, telemetry.span("load images"):
+                run.images = await self._images.load(run.work.model, run.work.images)
+            _show(request, run.images)
         with run.abortable, telemetry.span("render and count"):
-            rendered = await self._tokenizer.render(run.work.render_request(run.principal.organization_id))
+            rendered = await self._tokenizer.render(request)
         run.model = rendered.prompt.model
-        run.input_tokens = len(rendered.prompt.token_ids)
+        run.input_tokens = len(rendered.prompt.token_ids) + rendered.prompt.image_tokens
+        run.input_image_tokens = rendered.prompt.image_tokens + len(run.images)
         run.tool_format = rendered.prompt.tool_format
         return rendered.prompt
 
@@ -229,6 +237,13 @@ class Pipeline:
             delay_s = min(2 * delay_s, 2.0)
 
 
+def _show(request: RenderRequest, images: Sequence[LoadedImage]) -> None:
+    """Puts what was learnt of the images into the parts that stand for them."""
+    parts = (part for message in request.messages for part in message.parts if part.HasField("image"))
+    for part, image in zip(parts, images, strict=False):
+        part.image.CopyFrom(image.seen)
+
+
 def _generate_request(run: Run, prompt: Prompt, placement: Placement) -> GenerateRequest:
     request = GenerateRequest(
         request_id=run.request_id,
@@ -238,11 +253,14 @@ def _generate_request(run: Run, prompt: Prompt, placement: Placement) -> Generat
         service_tier=placement.service_tier,
         operation=run.operation,
         traceparent=telemetry.traceparent() or "",
-        whole=not run.work.stream,
         # No organisation learns from its latency what another has asked.
         cache_salt=run.principal.organization_id,
     )
     request.sampling.CopyFrom(run.work.sampling(prompt))
+    # An echoed prompt is told from the answer by being a delta of its own.
+    request.whole = not (run.work.stream or request.sampling.echo)
+    for image in run.images:
+        request.images.add(content=image.content, detail=image.seen.detail)
     if prompt.HasField("thinking"):
         request.thinking.CopyFrom(prompt.thinking)
     return request
@@ -283,6 +301,7 @@ def _usage_seen(run: Run) -> Usage:
         model=run.model,
         service_tier=run.service_tier or DEFAULT_TIER,
         input_tokens=run.input_tokens,
+        input_image_tokens=run.input_image_tokens,
         output_tokens=run.output_tokens,
         outcome=OUTCOME_ABORTED if run.aborted else OUTCOME_FAILED,
         started_at_ms=run.started_at_ms,

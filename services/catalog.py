@@ -26,6 +26,9 @@ class ScriptSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     token_ms: float = 0.0
     """Time between two tokens."""
 
+    text: str = ""
+    """Said instead, in tokens of four characters, to its end unless the client's bound is lower."""
+
 
 class ThinkingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a reasoning model marks its thinking, and how it is told to think more or less."""
@@ -53,6 +56,16 @@ class ThinkingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     budget_tokens: dict[str, int] = {}
     """Most tokens of thinking, by effort; an effort that is not here has no bound."""
+
+
+class VisionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model that sees images takes. How many tokens an image is, its checkpoint says; see `vision`."""
+
+    max_images: int = 8
+    """Most images of one request."""
+
+    max_pixels: int = 50_000_000
+    """Most pixels of one image; one with more is refused before it is decoded, which takes 3 bytes for each."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +115,9 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     thinking: ThinkingSpec | None = None
     """Only for reasoning models."""
+
+    vision: VisionSpec | None = None
+    """Only for models that see images: checkpoints of the Idefics3 family, such as SmolVLM's."""
 
     cpus: float = 0.0
     """Logical CPUs that Ray sets aside for a replica; 0 never waits for any."""
@@ -167,6 +183,8 @@ def _models(tables: Mapping[str, Any], path: Path) -> tuple[ModelSpec, ...]:
     if not models:
         raise SettingsError(f"{path}: add at least one [[models]] table")
     for model in models:
+        if model.vision and model.engine != "vllm":
+            raise SettingsError(f"{path}: {model.name}: only models on vLLM see images")
         if not 0 <= model.min_replicas <= model.max_replicas or model.max_replicas < 1 or model.slots < 1:
             raise SettingsError(
                 f"{path}: {model.name}: 0 <= min_replicas <= max_replicas, 1 <= max_replicas, 1 <= slots"

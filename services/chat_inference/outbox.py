@@ -38,11 +38,14 @@ class Outbox:
         if self._size > self._limit or self._closed:
             self._overflow()
             return
-        choice, text, tokens, finish_reason, _ = piece
+        choice, text, tokens, finish_reason, _, logprobs, _ = piece
         self._size += len(text) + _DELTA_BYTES
-        self._frame.deltas.add(
+        delta = self._frame.deltas.add(
             request_id=request_id, index=choice, text=text, tokens=tokens, finish_reason=finish_reason
         )
+        if logprobs:
+            delta.logprobs.extend(logprobs)
+            self._size += delta.ByteSize()
         self._wake.set()
 
     def end(self, delta: Delta) -> None:

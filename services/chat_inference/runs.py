@@ -16,6 +16,7 @@ from services.catalog import ModelSpec
 from services.chat_inference.engines.engine import Engine, Piece
 from services.chat_inference.meter import Meter, Whole
 from services.chat_inference.outbox import Outbox
+from services.chat_inference.thinking import Splitter
 from services.faults import Conflict, Fault, Internal, InvalidRequest, NotFound, Unavailable
 from services.telemetry import GenAi
 
@@ -40,13 +41,25 @@ TOKEN_STEP = Histogram(
 class Run:
     """A request on its way through the engine."""
 
-    __slots__ = ("_first_frame", "aborted", "ended_at", "meter", "outbox", "request", "task", "usage", "whole")
+    __slots__ = (
+        "_first_frame",
+        "aborted",
+        "ended_at",
+        "meter",
+        "outbox",
+        "request",
+        "splitter",
+        "task",
+        "usage",
+        "whole",
+    )
 
     def __init__(self, request: GenerateRequest, outbox: Outbox) -> None:
         self.request = request
         self.outbox = outbox
         self.meter = Meter(request, now_ms())
         self.whole = Whole() if request.whole else None
+        self.splitter = Splitter(request.thinking) if request.HasField("thinking") else None
         self.aborted = False
         self.task: asyncio.Task[None] | None = None
         self.usage: Usage | None = None
@@ -56,6 +69,8 @@ class Run:
     def add(self, piece: Piece) -> None:
         """The way of every token."""
         self.meter.add(piece)
+        if self.splitter:
+            piece = self.splitter.answer(piece)
         if self.whole:
             self.whole.add(piece)
         else:
@@ -125,7 +140,8 @@ class Runner:
             return Conflict("duplicate_request", f"Request {request.request_id} is running already.")
         if request.model != self._spec.name:
             return NotFound("model_not_found", f"This replica serves {self._spec.name}, not {request.model!r}.")
-        if not (request.request_id and request.prompt_token_ids and sampling.n and sampling.max_output_tokens > 0):
+        least = 0 if sampling.echo else 1
+        if not (request.request_id and request.prompt_token_ids and sampling.n) or sampling.max_output_tokens < least:
             return InvalidRequest(
                 "invalid_value", "A request needs an id, a prompt, at least one choice and one output token."
             )
@@ -183,7 +199,8 @@ class Runner:
     def _end(self, run: Run, outcome: Outcome, fault: Fault | None) -> None:
         del self._running[run.request.request_id]
         self._generated.inc(run.meter.output_tokens)
-        run.usage = run.meter.usage(outcome, now_ms())
+        reasoning_tokens = run.splitter.reasoning_tokens if run.splitter else 0
+        run.usage = run.meter.usage(outcome, now_ms(), reasoning_tokens)
         run.ended_at = time.monotonic()
         run.end(
             Delta(

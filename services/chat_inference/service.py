@@ -141,7 +141,7 @@ def choose_model(catalog: Catalog, name: str) -> ModelSpec:
 async def build(context: Context) -> AsyncIterator[ChatInference]:
     settings = context.settings(Settings)
     spec = choose_model(context.catalog, settings.model)
-    engine = make_engine(spec, checkpoint_directory(spec, context.platform.cache_directory()))
+    engine = make_engine(spec, checkpoint_directory(spec, context.platform.cache_directory()), settings)
     began = time.monotonic()
     try:
         await engine.start(context.report)

@@ -28,3 +28,15 @@ class Settings(Group, frozen=True, kw_only=True):
 
     outbox_bytes: int = 4 * 1024 * 1024
     """Text that may wait for a gateway that does not read; beyond it the session and its requests are ended."""
+
+    grammar_bytes: int = 256 * 1024
+    """Longest text of a schema or of a structural tag that an answer may be held to."""
+
+    grammar_cpu_s: int = 5
+    """Processor time that making a grammar of such a text may take. Longer ones are refused."""
+
+    grammar_memory_bytes: int = 512 * 1024 * 1024
+    """Memory that making a grammar may take. Larger ones are refused."""
+
+    grammar_timeout_ms: int = 20_000
+    """Longest wait for a grammar, whatever keeps the machine busy; then the request fails as overloaded."""

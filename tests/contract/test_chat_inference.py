@@ -144,3 +144,26 @@ async def test_a_single_request(wire: Wire) -> None:
     refused = [response.delta async for response in client.generate(asked("b", model="other"))]
     assert [delta.fault.reason for delta in refused] == ["model_not_found"]
     await service.close()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_log_probabilities_come_with_the_text(wire: Wire, whole: bool) -> None:
+    request = asked("a", n=2)
+    request.sampling.top_logprobs = 2
+    request.whole = whole
+    async with joined(wire, replica(tokens=3)) as peer:
+        deltas = await peer.run(request)
+    for choice in range(2):
+        places = [place for delta in deltas if delta.index == choice for place in delta.logprobs]
+        assert "".join(place.token for place in places) == text(deltas, choice) == " tok1 tok2 tok3"
+        assert all(len(place.top) == 2 for place in places)
+    assert sum(bool(delta.logprobs) for delta in deltas) == (2 if whole else 6)
+
+
+async def test_only_an_echo_may_ask_for_no_tokens(wire: Wire) -> None:
+    request = asked("a", most=0)
+    request.sampling.echo = True
+    async with joined(wire, replica()) as peer:
+        deltas = await peer.run(request)
+    usage = deltas[-1].usage
+    assert (usage.outcome, usage.input_tokens, usage.output_tokens) == (OUTCOME_COMPLETED, 7, 0)

@@ -27,6 +27,8 @@ pieces = st.lists(
         tokens=st.integers(0, 4),
         finish_reason=st.just(FINISH_REASON_UNSPECIFIED),
         cached_tokens=st.just(3),
+        logprobs=st.just(()),
+        added_tokens=st.just(2),
     ),
     max_size=60,
 )
@@ -40,14 +42,28 @@ def test_usage_is_the_sum_of_the_pieces(given, finishes, prompt, outcome) -> Non
         meter.add(piece)
     assert not meter.complete
     for choice, reason in enumerate(finishes):
-        meter.add(Piece(choice, "", 1, reason, 3))
+        meter.add(Piece(choice, "", 1, reason, 3, (), 2))
     assert meter.complete == (len(finishes) == CHOICES)
-    usage = meter.usage(outcome, 2000)
+    usage = meter.usage(outcome, 2000, reasoning_tokens=1)
     tokens = sum(piece.tokens for piece in given) + len(finishes)
     assert usage.output_tokens == tokens == meter.output_tokens
-    assert usage.input_tokens == (prompt if tokens or outcome == OUTCOME_COMPLETED else 0)
-    assert usage.cached_input_tokens <= 3
+    read = prompt + 2 * bool(given or finishes)
+    assert usage.input_tokens == (read if tokens or outcome == OUTCOME_COMPLETED else 0)
+    assert usage.cached_input_tokens <= 3 and usage.reasoning_tokens == 1
     assert (usage.outcome, usage.started_at_ms, usage.finished_at_ms) == (outcome, 1000, 2000)
+
+
+@given(st.integers(0, 3), st.integers(0, 5000), st.booleans())
+def test_images_are_charged_as_the_engine_read_them(images: int, added: int, spoke: bool) -> None:
+    request = asked("a", prompt=10)
+    for _ in range(images):
+        request.images.add(content=b"x")
+    meter = Meter(request, 1000)
+    if spoke:
+        meter.add(Piece(0, "a", 1, FINISH_REASON_UNSPECIFIED, 0, (), added if images else 0))
+    usage = meter.usage(OUTCOME_ABORTED, 2000)
+    expected = (10 + added, images + added) if images else (10, 0)
+    assert (usage.input_tokens, usage.input_image_tokens) == (expected if spoke else (0, 0))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), pieces), max_size=8), st.integers(200, 6000))

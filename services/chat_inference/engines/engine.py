@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from modelplane.chat_inference.v1.chat_inference_pb2 import FinishReason, GenerateRequest
+from modelplane.chat_inference.v1.chat_inference_pb2 import FinishReason, GenerateRequest, TokenLogprob
 from services.catalog import ModelSpec
+from services.chat_inference.settings import Settings
 
 Report = Callable[[str], None]
 
@@ -27,6 +28,10 @@ class Piece(NamedTuple):
     """STOP or LENGTH on the last piece of a choice, else UNSPECIFIED."""
     cached_tokens: int
     """Prompt tokens that came out of the prefix cache; the same on every piece of a request."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """When they were asked for, one for each token of `text`; tokens that a stop string cut off have none."""
+    added_tokens: int = 0
+    """Prompt tokens beyond the request's own, which the engine put in place of images; the same on every piece."""
 
 
 class Engine(Protocol):
@@ -42,7 +47,8 @@ class Engine(Protocol):
     def generate(self, request: GenerateRequest) -> AsyncIterator[Piece]:
         """Runs a request to its end: until every choice has had its last piece, or `abort` cut it short.
 
-        Raises InvalidRequest for one that can never run, anything else when the engine failed.
+        With `echo`, a choice's first piece is the prompt, with no tokens. Raises InvalidRequest for one that can
+        never run, Unavailable for one that may at another time, anything else when the engine failed.
         """
         ...
 
@@ -63,7 +69,7 @@ class Engine(Protocol):
         ...
 
 
-def make_engine(spec: ModelSpec, checkpoint: Path) -> Engine:
+def make_engine(spec: ModelSpec, checkpoint: Path, settings: Settings) -> Engine:
     """The engine that the model's configuration names; its imports cost seconds, so only that one is loaded."""
     if spec.engine == "scripted":
         from services.chat_inference.engines.scripted import ScriptedEngine
@@ -71,4 +77,4 @@ def make_engine(spec: ModelSpec, checkpoint: Path) -> Engine:
         return ScriptedEngine(spec.script)
     from services.chat_inference.engines.vllm import VllmEngine
 
-    return VllmEngine(spec, checkpoint)
+    return VllmEngine(spec, checkpoint, settings)

@@ -1,8 +1,9 @@
 """The SCRIPTED engine: no language model, but a deterministic stand-in for load tests and tests of the platform.
 
-It says ` tok1 tok2 tok3 …` at configured times, whatever it is asked: sampling, seed and stop strings do not
-matter to it, the number of choices and the bound on tokens do. It speaks the same contract as a real engine, and
-serves only models whose configuration says `engine = "scripted"`.
+It says ` tok1 tok2 tok3 …`, or the script's text in tokens of four characters, at configured times, whatever it is
+asked: the number of choices, the bound on tokens and the wish for log probabilities (made up) matter to it, nothing
+else does. It speaks the same contract as a real engine, and serves only models whose configuration says
+`engine = "scripted"`.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from modelplane.chat_inference.v1.chat_inference_pb2 import (
     FINISH_REASON_STOP,
     FINISH_REASON_UNSPECIFIED,
     GenerateRequest,
+    Sampling,
+    TokenLogprob,
 )
 from services.catalog import ScriptSpec
 from services.chat_inference.engines.engine import Piece, Report
@@ -20,12 +23,16 @@ from services.chat_inference.engines.engine import Piece, Report
 # Without delays, so many tokens are spoken before others get their turn: an abort still comes through at once.
 _STEPS_PER_TURN = 16
 
+_TOKEN_CHARACTERS = 4
+
 
 class ScriptedEngine:
     """Speaks its script; see the module."""
 
     def __init__(self, script: ScriptSpec) -> None:
         self._script = script
+        text = script.text
+        self._words = [text[i : i + _TOKEN_CHARACTERS] for i in range(0, len(text), _TOKEN_CHARACTERS)]
         # What each running request waits for; None while it speaks.
         self._running: dict[str, asyncio.Future[None] | None] = {}
 
@@ -35,10 +42,18 @@ class ScriptedEngine:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Piece]:
         script = self._script
         request_id = request.request_id
-        steps = min(script.tokens, request.sampling.max_output_tokens)
-        last = FINISH_REASON_LENGTH if steps < script.tokens else FINISH_REASON_STOP
+        sampling = request.sampling
+        words = self._words
+        tokens = len(words) or script.tokens
+        steps = min(tokens, sampling.max_output_tokens)
+        last = FINISH_REASON_LENGTH if steps < tokens else FINISH_REASON_STOP
+        with_logprobs = sampling.HasField("top_logprobs")
         choices = range(request.sampling.n)
         self._running[request_id] = None
+        if not steps:
+            # Only the prompt was asked for.
+            for choice in choices:
+                yield Piece(choice, "", 0, last, 0)
         due = asyncio.get_running_loop().time() + script.first_token_ms / 1000
         try:
             for step in range(1, steps + 1):
@@ -49,10 +64,11 @@ class ScriptedEngine:
                 if request_id not in self._running:
                     return
                 due += script.token_ms / 1000
-                text = f" tok{step}"
+                text = words[step - 1] if words else f" tok{step}"
                 reason = last if step == steps else FINISH_REASON_UNSPECIFIED
+                logprobs = made_up(text, sampling) if with_logprobs else ()
                 for choice in choices:
-                    yield Piece(choice, text, 1, reason, 0)
+                    yield Piece(choice, text, 1, reason, 0, logprobs)
         finally:
             self._running.pop(request_id, None)
 
@@ -84,6 +100,14 @@ class ScriptedEngine:
     async def close(self) -> None:
         for request_id in list(self._running):
             await self.abort(request_id)
+
+
+def made_up(text: str, sampling: Sampling) -> tuple[TokenLogprob]:
+    """The same for the same token, most likely itself; the others at its place are ` alt1`, ` alt2` and so on."""
+    words = [text, *(f" alt{rank}" for rank in range(1, sampling.top_logprobs))][: sampling.top_logprobs]
+    base = -len(text) / 16
+    top = [TokenLogprob(token=word, raw=word.encode(), logprob=base - rank) for rank, word in enumerate(words)]
+    return (TokenLogprob(token=text, raw=text.encode(), logprob=base, top=top),)
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

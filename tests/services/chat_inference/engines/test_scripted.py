@@ -48,3 +48,36 @@ async def test_without_delays_others_get_their_turn() -> None:
     await engine.abort("a")
     async with asyncio.timeout(5):
         assert len(await busy) < 100
+
+
+async def test_it_says_a_text_to_its_end() -> None:
+    engine = ScriptedEngine(ScriptSpec(text="<think>hm</think>Grüße 🐉!", tokens=3))
+    whole = await spoken(engine, "a")
+    assert [piece.text for piece in whole] == ["<thi", "nk>h", "m</t", "hink", ">Grü", "ße 🐉", "!"]
+    assert whole[-1].finish_reason == FINISH_REASON_STOP
+    cut = await spoken(engine, "b", most=2)
+    assert ("".join(piece.text for piece in cut), cut[-1].finish_reason) == ("<think>h", FINISH_REASON_LENGTH)
+
+
+async def test_it_makes_up_log_probabilities() -> None:
+    engine = ScriptedEngine(ScriptSpec(text="🐉 says hello"))
+    request = asked("a")
+    assert not any([piece.logprobs async for piece in engine.generate(request)])
+    request.sampling.top_logprobs = 2
+    first, second = [[piece.logprobs async for piece in engine.generate(request)] for _ in range(2)]
+    assert first == second
+    (place,) = first[0]
+    assert (place.token, place.raw, [top.token for top in place.top]) == ("🐉 sa", "🐉 sa".encode(), ["🐉 sa", " alt1"])
+    assert 0 > place.logprob == place.top[0].logprob > place.top[1].logprob
+    request.sampling.top_logprobs = 0
+    assert [len(piece.logprobs[0].top) async for piece in engine.generate(request)] == [0, 0, 0]
+
+
+async def test_it_may_be_asked_for_nothing() -> None:
+    request = asked("a", n=2, most=0)
+    request.sampling.echo = True
+    pieces = [piece async for piece in ScriptedEngine(ScriptSpec()).generate(request)]
+    assert [(piece.choice, piece.tokens, piece.finish_reason) for piece in pieces] == [
+        (0, 0, FINISH_REASON_LENGTH),
+        (1, 0, FINISH_REASON_LENGTH),
+    ]

@@ -25,6 +25,11 @@ SERVICES: Mapping[str, Service] = {
     "billing": Service(
         "services.billing.service:build", "modelplane.billing.v1.billing_api:BillingService", database=True
     ),
+    "completions": Service(
+        "services.completions.service:build",
+        "modelplane.completions.v1.completions_api:CompletionsService",
+        database=True,
+    ),
     "router": Service("services.router.service:build", "modelplane.router.v1.router_api:RouterService"),
     "pools": Service(
         "services.pools.service:build",
@@ -36,7 +41,10 @@ SERVICES: Mapping[str, Service] = {
         "modelplane.chat_inference.v1.chat_inference_api:ChatInferenceService",
         needs=("router", "billing"),
     ),
-    "gateway": Service("services.gateway.service:build", needs=("auth", "tokenizer", "ratelimit", "billing", "router")),
+    "gateway": Service(
+        "services.gateway.service:build",
+        needs=("auth", "tokenizer", "ratelimit", "billing", "completions", "router"),
+    ),
 }
 
 # Model services run inside the replicas that `pools` starts, not beside the control services.

@@ -45,6 +45,9 @@ class Manners(NamedTuple):
     developer: bool
     """It knows the role; others get a system message instead."""
 
+    parts: bool = False
+    """It takes every content as a list of parts; others take texts, and lists only where there are images."""
+
 
 class Conversation(NamedTuple):
     """What a template is given. `tools` is None where there are none, or where they are told in words."""
@@ -65,6 +68,10 @@ def conversation(request: tokenizer_pb2.RenderRequest, manners: Manners) -> Conv
         words.append(_schema_in_words(schema))
     if words:
         _tell(messages, "\n\n".join(words), manners)
+    if manners.parts:
+        for message in messages:
+            if type(message["content"]) is str:
+                message["content"] = [_text_part(message["content"])]
     return Conversation(messages, tools)
 
 
@@ -74,7 +81,9 @@ def _messages(messages: Iterable[tokenizer_pb2.Message], manners: Manners) -> li
     for message in messages:
         role = message.role
         # A name only where there is one, because templates ask whether it is defined.
-        fields = {"role": role, "content": message.content}
+        fields: dict[str, Any] = {"role": role, "content": message.content}
+        if message.parts:
+            fields["content"] = [_part(part) for part in message.parts]
         if name := message.name:
             fields["name"] = name
         if role == "tool":
@@ -95,6 +104,14 @@ def _messages(messages: Iterable[tokenizer_pb2.Message], manners: Manners) -> li
         answering = role == "tool"
         found.append(fields)
     return found
+
+
+def _part(part: tokenizer_pb2.Part) -> dict[str, Any]:
+    return {"type": "image"} if part.HasField("image") else _text_part(part.text)
+
+
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
 def _add_calls(fields: dict[str, Any], calls: Iterable[tokenizer_pb2.ToolCall], manners: Manners) -> None:
@@ -159,6 +176,8 @@ def _tell(messages: list[dict[str, Any]], words: str, manners: Manners) -> None:
     first = messages[0]
     if manners.system and first["role"] not in ("system", "developer"):
         messages.insert(0, {"role": "system", "content": words})
+    elif type(first["content"]) is list:
+        first["content"].insert(0, _text_part(f"{words}\n\n"))
     else:
         first["content"] = f"{words}\n\n{first['content']}" if first["content"] else words
 

@@ -18,9 +18,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from services.catalog import ModelSpec
 from services.tokenizer.conversations import Manners
+from services.tokenizer.images import IMAGE, ImageCounter
 from services.tokenizer.segments import Encoded, encoded
 from services.tokenizer.shapes import byte_characters, shape_of
 from services.tokenizer.templates import ChatTemplate, RenderError
+from services.vision import Vision, VisionError, read_vision
 
 # The library reads it at its first call. Handing one text to its pool of threads costs more than encoding it.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -29,6 +31,8 @@ _CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# A text to look for in what a template makes of it.
+PROBE = "probe"
 _CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 
@@ -39,19 +43,29 @@ class CheckpointError(Exception):
 class PromptModel:
     """One model's tokenizer and template. Immutable after loading; `encode` may run in any thread."""
 
-    def __init__(self, spec: ModelSpec, tokenizer: Tokenizer, source: str, names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        source: str,
+        names: Mapping[str, str],
+        vision: Vision | None = None,
+    ) -> None:
         self.spec = spec
         # The catalogue decides what fits; a limit saved with the tokenizer would cut prompts in silence.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder().values()
-        self._template = ChatTemplate(source, names, (token.content for token in added if token.special))
+        special = (token.content for token in added if token.special or token.content == IMAGE)
+        self._template = ChatTemplate(source, names, special)
         self._bound, separators = shape_of(tokenizer)
         self._separator = re.compile(f"({'|'.join(map(re.escape, separators))})") if separators else None
         # The separators, and the nothing that is left between two.
         self.known = dict(zip(("", *separators), self.encode(["", *separators]), strict=True))
-        self.manners = Manners(spec.tool_format, _takes_system(self._template), "developer" in source)
+        self.manners = _manners(spec, self._template, source)
+        self.images = ImageCounter(vision, tokenizer, self._template) if vision else None
+        """None for a model that sees no images."""
         self.start = encoded(_start(tokenizer))
         """What the tokenizer puts before every text that no template frames."""
         self.blank = self.start if self.start.tokens else encoded(_blank(tokenizer, names))
@@ -90,10 +104,19 @@ class PromptModel:
         return [encoded(encoding.ids) for encoding in encodings]
 
 
-def _takes_system(template: ChatTemplate) -> bool:
-    word = "probe"
+def _manners(spec: ModelSpec, template: ChatTemplate, source: str) -> Manners:
+    parts = not _shows(template, "user", PROBE) and _shows(template, "user", [{"type": "text", "text": PROBE}])
+    content = [{"type": "text", "text": PROBE}] if parts else PROBE
+    return Manners(spec.tool_format, _shows(template, "system", content), "developer" in source, parts)
+
+
+def _shows(template: ChatTemplate, role: str, content: Any) -> bool:
+    """Whether a message with the probe in it is taken, and the probe shown."""
+    messages = [{"role": role, "content": content}]
+    if role != "user":
+        messages.append({"role": "user", "content": ""})
     try:
-        return word in "".join(template.render([{"role": "system", "content": word}, {"role": "user", "content": ""}]))
+        return PROBE in "".join(template.render(messages))
     except RenderError:
         return False
 
@@ -120,9 +143,12 @@ def load(spec: ModelSpec, directory: Path) -> PromptModel:
     except Exception as error:  # the library raises plain Exception for a missing or broken file
         raise CheckpointError(f"{directory / 'tokenizer.json'}: {error}") from error
     try:
-        return PromptModel(spec, tokenizer, _template_source(directory, config), dict(_token_names(config)))
+        source, names = _template_source(directory, config), dict(_token_names(config))
+        return PromptModel(spec, tokenizer, source, names, read_vision(directory) if spec.vision else None)
     except RenderError as error:
         raise CheckpointError(f"{directory}: chat template: {error}") from error
+    except VisionError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from services.catalog import Catalog, ModelSpec, checkpoint_directory
 from services.compose import Context
 from services.faults import InvalidRequest, NotFound, Unavailable
 from services.tokenizer.conversations import SUPPLIED_FORMAT, conversation
+from services.tokenizer.images import counted, prefix
 from services.tokenizer.models import CheckpointError, PromptModel, load
-from services.tokenizer.segments import WORD_BYTES, Encoded, SegmentCache, encoded, joined
+from services.tokenizer.segments import Encoded, SegmentCache, encoded, joined
 from services.tokenizer.settings import TokenizerSettings
 from services.tokenizer.templates import RenderError
 from services.tokenizer.thinking import effort_of
@@ -52,6 +53,7 @@ class Tokenizer:
             message = f"The model `{request.model}` does not exist or you do not have access to it."
             raise NotFound("model_not_found", message, param="model")
         model = self._models.get(spec.name) or await self._load(spec)
+        images = counted(model.images, request.messages)
         if request.messages:
             noun = "messages"
             tokens, thinking = await self._conversation(model, request)
@@ -62,8 +64,10 @@ class Tokenizer:
         prompt = response.prompt
         prompt.MergeFromString(tokens.wire)
         prompt.model = spec.name
-        prompt.max_output_tokens = _max_output_tokens(spec, tokens.tokens, request.max_output_tokens, noun)
-        prompt.prefix_hash = _prefix_hash(tokens)
+        prompt.image_tokens = sum(image.tokens - 1 for image in images)
+        prompt_tokens = tokens.tokens + prompt.image_tokens
+        prompt.max_output_tokens = _max_output_tokens(spec, prompt_tokens, request.max_output_tokens, noun)
+        prompt.prefix_hash = _prefix_hash(prefix(tokens, images, PREFIX_TOKENS))
         if request.tools:
             prompt.tool_format = spec.tool_format or SUPPLIED_FORMAT
         if thinking is not None:
@@ -121,6 +125,9 @@ class Tokenizer:
                     f"its tokens are 0 to {model.vocabulary - 1}."
                 )
                 raise InvalidRequest("invalid_value", message, param="prompt")
+            if model.images and model.images.placeholder in token_ids:
+                message = f"Invalid value for 'prompt': the token {model.images.placeholder} stands for an image."
+                raise InvalidRequest("invalid_value", message, param="prompt")
             return encoded(token_ids)
         if not request.text:
             return model.blank
@@ -172,9 +179,8 @@ def _too_long(spec: ModelSpec, prompt_tokens: str, noun: str) -> InvalidRequest:
     return InvalidRequest("context_length_exceeded", message, param=noun)
 
 
-def _prefix_hash(tokens: Encoded) -> int:
-    prefix = tokens.words[: PREFIX_TOKENS * WORD_BYTES]
-    return int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big")
+def _prefix_hash(beginning: bytes) -> int:
+    return int.from_bytes(blake2b(beginning, digest_size=8).digest(), "big")
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from services.catalog import ModelSpec, ScriptSpec
+from services.catalog import ModelSpec, ScriptSpec, ThinkingSpec, VisionSpec
 from services.faults import FAULTS
 from services.graph import SERVICES
 from services.settings import PREFIX, Group, PlatformSettings
@@ -46,6 +46,14 @@ MODELS: Final = """
 SCRIPT: Final = """
 `script` is a table of its own, for the scripted engine, which stands in for a model in tests and load tests: it
 says the same words whatever it is asked.
+
+"""
+THINKING: Final = """
+`thinking` is a table of its own, for reasoning models.
+
+"""
+VISION: Final = """
+`vision` is a table of its own, for models that see images; an empty one will do.
 
 """
 LIMITS: Final = """
@@ -136,7 +144,10 @@ def configuration() -> str:
         prefix = PREFIX + (f"{kind.group.upper()}_" if kind.group else "")
         text += f"\n## {title}\n\n{cleandoc(kind.__doc__ or '')}\n\n{fields_table(kind, prefix)}"
     text += ADDRESSES + "".join(f"- `{PREFIX}{name.upper()}_ADDRESS`\n" for name in SERVICES if SERVICES[name].contract)
-    return text + MODELS + fields_table(ModelSpec) + SCRIPT + fields_table(ScriptSpec) + LIMITS
+    text += MODELS + fields_table(ModelSpec)
+    for words, table in ((THINKING, ThinkingSpec), (VISION, VisionSpec), (SCRIPT, ScriptSpec)):
+        text += words + fields_table(table)
+    return text + LIMITS
 
 
 def errors() -> str:

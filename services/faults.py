@@ -174,7 +174,15 @@ FAULTS: Mapping[str, FaultRule] = {
     "unsupported_image_media_type": _invalid("unsupported_image_media_type"),
     "image_file_too_large": _invalid("image_file_too_large"),
     "empty_image_file": _invalid("empty_image_file"),
+    "invalid_image_format": _invalid("invalid_image_format"),
+    "image_parse_error": _invalid("image_parse_error"),
+    "image_too_large": _invalid("image_too_large"),
     "body_too_large": _invalid("request_too_large", status=413),
+    # More than is kept for later
+    "object_too_large": _invalid("object_too_large"),
+    # Idempotency keys
+    "idempotency_key_reused": _invalid("idempotency_key_reused"),
+    "idempotency_key_in_use": FaultRule("FAILED_PRECONDITION", 409, _REQUEST, "idempotency_key_in_use", True),
     # Who calls
     "missing_api_key": FaultRule("UNAUTHENTICATED", 401, _REQUEST, None),
     "invalid_api_key": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "invalid_api_key"),
@@ -189,6 +197,7 @@ FAULTS: Mapping[str, FaultRule] = {
     "key_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "key_not_found"),
     "project_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "project_not_found"),
     "usage_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "usage_not_found"),
+    "completion_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "completion_not_found"),
     # Limits
     "rate_limit_requests": FaultRule("RESOURCE_EXHAUSTED", 429, "requests", "rate_limit_exceeded", True),
     "rate_limit_tokens": FaultRule("RESOURCE_EXHAUSTED", 429, "tokens", "rate_limit_exceeded", True),

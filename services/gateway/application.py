@@ -21,16 +21,12 @@ log = telemetry.logger(__name__)
 
 
 class Application:
-    """Serves a table of path -> method -> endpoint. A path may end in `{name}`, which takes the rest of it."""
+    """Serves a table of path -> method -> endpoint. `{name}` in a path is one segment; at its end, all the rest."""
 
     def __init__(self, routes: Mapping[str, Methods], meters: Meters) -> None:
         self._meters = meters
         self._exact = {path: methods for path, methods in routes.items() if "{" not in path}
-        self._patterns = [
-            (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>.+)", path)), methods)
-            for path, methods in routes.items()
-            if "{" in path
-        ]
+        self._patterns = [(_pattern(path), methods) for path, methods in routes.items() if "{" in path]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
@@ -72,6 +68,11 @@ class Application:
                 headers={"allow": ", ".join(methods)},
             )
         return endpoint
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    rest = re.sub(r"\{(\w+)\}$", r"(?P<\1>.+)", path)
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", rest))
 
 
 def _report(call: Call, meters: Meters) -> None:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from modelplane.auth.v1.auth_pb2 import Principal
 from services.faults import Cancelled, Fault, InvalidRequest
@@ -28,12 +28,19 @@ LINGER_S = 5.0
 WATCH_AFTER_S = 0.05
 
 
+class Abortable(Protocol):
+    """What a call waits for: a run, or several."""
+
+    def abort(self, reason: Fault, /) -> None: ...
+
+
 class Call:
     """A request and the way back. Endpoints fill in what they learn; the application logs it at the end."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = f"req_{os.urandom(16).hex()}"
         self.started_at = time.perf_counter()
@@ -82,8 +89,12 @@ class Call:
                 return b"".join((*chunks, chunk)) if chunks else chunk
             chunks.append(chunk)
 
+    def tap(self, between: Callable[[Send], Send]) -> None:
+        """Puts something between this call and its client, to see or to change what is sent."""
+        self._send = between(self._send)
+
     @contextmanager
-    def aborting(self, run: Run) -> Iterator[None]:
+    def aborting(self, run: Abortable) -> Iterator[None]:
         """Within the block the run is aborted as soon as the client hangs up."""
         watchers: list[asyncio.Task[None]] = []
 

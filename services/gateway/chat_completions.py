@@ -1,12 +1,17 @@
 """POST /v1/chat/completions: parse, run the pipeline, render."""
 
-import asyncio
+from asyncio import to_thread
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 
+from modelplane.auth.v1.auth_pb2 import Principal
+from services.gateway.archive import Archive, KeptChunks, request_messages, stored_completion
 from services.gateway.calls import Call
 from services.gateway.completions import Identity, completion_object, new_identity
+from services.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
+from services.gateway.idempotency import Idempotency, digest
 from services.gateway.outputs.answers import answers
 from services.gateway.pipeline import Pipeline
 from services.gateway.requests.chat import ChatRequest, parse_chat
@@ -23,8 +28,17 @@ INLINE_BYTES = 64 * 1024
 class ChatCompletions:
     """The endpoint. `fingerprints` has the system fingerprint of each model's deployment."""
 
-    def __init__(self, pipeline: Pipeline, fingerprints: Mapping[str, str], settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        archive: Archive,
+        idempotency: Idempotency,
+        fingerprints: Mapping[str, str],
+        settings: GatewaySettings,
+    ) -> None:
         self._pipeline = pipeline
+        self._archive = archive
+        self._idempotency = idempotency
         self._fingerprints = fingerprints
         self._settings = settings
 
@@ -33,16 +47,49 @@ class ChatCompletions:
         call.principal = await self._pipeline.authenticate(*call.credentials())
         body = await call.body(self._settings.max_body_bytes)
         # A long one, parsed here, would hold up everybody else.
-        chat = parse_chat(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse_chat, body)
-        run = call.run = self._pipeline.start(call.request_id, OPERATION, call.principal, ChatWork(chat))
+        chat = parse_chat(body) if len(body) <= INLINE_BYTES else await to_thread(parse_chat, body)
+        messages = b""
+        if chat.store:
+            messages = request_messages(body) if len(body) <= INLINE_BYTES else await to_thread(request_messages, body)
+        fingerprint = await digest(call, body) if call.header(IDEMPOTENCY_KEY) else None
+        # With images in it, too much to hold while the model answers.
+        del body
+        if fingerprint is None:
+            await self._answer(call, call.principal, chat, messages)
+        else:
+            endpoint = partial(self._answer, call, call.principal, chat, messages)
+            await self._idempotency.answer(call, fingerprint, endpoint)
+
+    async def _answer(self, call: Call, principal: Principal, chat: ChatRequest, messages: bytes) -> None:
+        """`messages` as the client wrote them, where they are to be stored."""
+        run = call.run = self._pipeline.start(call.request_id, OPERATION, principal, ChatWork(chat))
         with call.aborting(run):
             if chat.stream:
-                await stream(call, run, lambda run: self._chunks(run, chat), self._settings.keep_alive_comment_s)
+                await self._stream(call, run, chat, messages)
                 return
             deltas = await run.outlet.take_all()
-            usage = deltas[-1].usage
-            answer = completion_object(self._identify(run), chat, deltas, usage, answers(chat, run.tool_format))
-            await call.respond(200, msgspec.json.encode(answer))
+            usage, identity = deltas[-1].usage, self._identify(run)
+            answer = completion_object(identity, chat, deltas, usage, answers(chat, run.tool_format))
+            body = msgspec.json.encode(answer)
+            await call.respond(200, body)
+        if chat.store:
+            self._archive.keep(stored_completion(run, chat, messages, identity.id, body))
+
+    async def _stream(self, call: Call, run: Run, chat: ChatRequest, messages: bytes) -> None:
+        beat_s = self._settings.keep_alive_comment_s
+        if not chat.store:
+            await stream(call, run, lambda run: self._chunks(run, chat), beat_s)
+            return
+        written: list[KeptChunks] = []
+
+        def keep(run: Run) -> KeptChunks:
+            written.append(KeptChunks(self._identify(run), chat, run.tool_format))
+            return written[0]
+
+        await stream(call, run, keep, beat_s)
+        if call.fault is None:
+            body = msgspec.json.encode(written[0].completion())
+            self._archive.keep(stored_completion(run, chat, messages, written[0].identity.id, body))
 
     def _chunks(self, run: Run, chat: ChatRequest) -> Chunks:
         return Chunks(self._identify(run), chat, answers(chat, run.tool_format))

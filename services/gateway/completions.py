@@ -43,11 +43,14 @@ def new_identity(run: Run, system_fingerprint: str) -> Identity:
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """OpenAI's CompletionUsage."""
+    prompt_details = {"cached_tokens": usage.cached_input_tokens, "audio_tokens": 0}
+    if usage.input_image_tokens:
+        prompt_details["image_tokens"] = usage.input_image_tokens
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens, "audio_tokens": 0},
+        "prompt_tokens_details": prompt_details,
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning_tokens,
             "audio_tokens": 0,

@@ -7,13 +7,14 @@ is bounded: a client that does not keep up gets its own request aborted and hold
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from modelplane.auth.v1.auth_pb2 import Principal
 from modelplane.chat_inference.v1.chat_inference_pb2 import Delta
 from modelplane.ratelimit.v1.ratelimit_pb2 import Reservation
 from modelplane.usage.v1.usage_pb2 import OUTCOME_COMPLETED, Usage
 from services.faults import Cancelled, Fault, Unavailable
+from services.gateway.images.loader import LoadedImage
 from services.gateway.work import Work
 
 
@@ -111,6 +112,9 @@ class Run:
         # Known once the prompt was rendered: the resolved model and the prompt's length.
         self.model = ""
         self.input_tokens = 0
+        # Of them, those that stand for images.
+        self.input_image_tokens = 0
+        self.images: Sequence[LoadedImage] = ()
         # How the model writes calls, where it was given tools.
         self.tool_format = ""
         # The class that serves it, known once it was placed.
@@ -146,7 +150,7 @@ class Run:
         last = delta.HasField("usage")
         fault = self._abort_reason or (_engine_fault(delta) if last else None)
         if fault is None and not self.outlet.put(delta):
-            fault = _slow_client()
+            fault = slow_client()
             self.abort(fault)
         if last:
             self.usage = delta.usage
@@ -223,5 +227,5 @@ def _replica_lost() -> Fault:
     return Unavailable("replica_lost", "The model's server was lost while it worked on your request. Try again.")
 
 
-def _slow_client() -> Fault:
+def slow_client() -> Fault:
     return Cancelled("slow_client", "The stream was not read fast enough, so the request was ended.")

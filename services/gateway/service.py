@@ -16,6 +16,7 @@ import uvicorn
 from modelplane.auth.v1.auth_api import AuthService
 from modelplane.billing.v1.billing_api import BillingService
 from modelplane.chat_inference.v1.chat_inference_api import ChatInferenceService
+from modelplane.completions.v1.completions_api import CompletionsService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
 from modelplane.router.v1.router_api import RouterService
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
@@ -24,13 +25,19 @@ from services.catalog import Catalog
 from services.compose import Context
 from services.faults import Unavailable
 from services.gateway.application import Application
+from services.gateway.archive import Archive
 from services.gateway.chat_completions import ChatCompletions
+from services.gateway.downloads import Downloader, DownloadSettings
+from services.gateway.idempotency import Idempotency
+from services.gateway.images.loader import ImageLoader
 from services.gateway.metrics import Meters
 from services.gateway.models import Models
 from services.gateway.operations import Operations
 from services.gateway.pipeline import Pipeline
 from services.gateway.sessions import Sessions
 from services.gateway.settings import GatewaySettings
+from services.gateway.stored_completions import StoredCompletions
+from services.gateway.text_completions import TextCompletions
 from services.gateway.transport import GatheringProtocol
 from services.settings import SettingsError
 
@@ -59,8 +66,16 @@ class _Server(uvicorn.Server):
 class Gateway:
     """The running HTTP edge."""
 
-    def __init__(self, application: Application, pipeline: Pipeline, listener: socket.socket, keep_alive_s: float):
+    def __init__(
+        self,
+        application: Application,
+        pipeline: Pipeline,
+        archive: Archive,
+        listener: socket.socket,
+        keep_alive_s: float,
+    ) -> None:
         self._pipeline = pipeline
+        self._archive = archive
         self._server = _Server(
             uvicorn.Config(
                 application,
@@ -93,6 +108,7 @@ class Gateway:
         self._server.should_exit = True
         await asyncio.wait([self._task])
         await self._pipeline.finish()
+        await self._archive.finish()
 
     async def close(self) -> None:
         """Ends what is still in flight; what was generated until now is billed."""
@@ -103,6 +119,7 @@ class Gateway:
         self._server.force_exit = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await self._archive.close()
 
 
 @asynccontextmanager
@@ -110,6 +127,8 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
     settings = context.settings(GatewaySettings)
     router = context.need(RouterService)
     listener = _listen(context.platform.host, context.platform.port, settings.write_timeout_s)
+    downloads = context.settings(DownloadSettings)
+    downloader = Downloader(downloads)
     sessions = Sessions(lambda address: context.connect(ChatInferenceService, address), settings.session_idle_s)
     meters = Meters()
     pipeline = Pipeline(
@@ -119,15 +138,24 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
         router=router,
         billing=context.need(BillingService),
         sessions=sessions,
+        images=ImageLoader(context.catalog, downloader, downloads, settings.max_images_bytes),
         settings=settings,
         meters=meters,
     )
-    chat_completions = ChatCompletions(pipeline, fingerprints(context.catalog), settings)
+    completions = context.need(CompletionsService)
+    archive = Archive(completions, settings)
+    idempotency = Idempotency(completions, settings)
+    chat_completions = ChatCompletions(pipeline, archive, idempotency, fingerprints(context.catalog), settings)
+    text_completions = TextCompletions(pipeline, idempotency, fingerprints(context.catalog), settings)
+    stored = StoredCompletions(pipeline, completions)
     models = Models(pipeline, router)
     operations = Operations(context.pings, lambda: context.serving)
     application = Application(
         {
-            "/v1/chat/completions": {"POST": chat_completions},
+            "/v1/chat/completions": {"POST": chat_completions, "GET": stored.list_all},
+            "/v1/chat/completions/{completion_id}/messages": {"GET": stored.messages},
+            "/v1/chat/completions/{completion_id}": {"GET": stored.get, "POST": stored.update, "DELETE": stored.delete},
+            "/v1/completions": {"POST": text_completions},
             "/v1/models": {"GET": models.list_all},
             "/v1/models/{model}": {"GET": models.get},
             "/healthz": {"GET": operations.healthz},
@@ -136,7 +164,7 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
         },
         meters,
     )
-    gateway = Gateway(application, pipeline, listener, settings.keep_alive_s)
+    gateway = Gateway(application, pipeline, archive, listener, settings.keep_alive_s)
     try:
         await gateway.listening()
         log.info("listening", url=gateway.url)
@@ -144,6 +172,7 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
     finally:
         await gateway.close()
         await sessions.close()
+        downloader.close()
 
 
 def fingerprints(catalog: Catalog) -> Mapping[str, str]:

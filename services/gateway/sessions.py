@@ -39,8 +39,8 @@ class Session:
         self._connect = connect
         self._ended = ended
         self._receivers: dict[str, Receiver] = {}
-        # What the next message will ask for; it grows while the last one is being written.
-        self._asked = SessionRequest()
+        # What the next messages will ask for; the last one grows while an earlier one is being written.
+        self._asked = [SessionRequest()]
         self._asking = asyncio.Event()
         # A session outlives the request that opens it, so it takes neither its deadline nor its trace.
         self._task = asyncio.get_running_loop().create_task(self._exchange(), context=Context())
@@ -53,12 +53,16 @@ class Session:
         """Sends a request to the replica; its deltas go to `receiver` until it is forgotten."""
         self.used = True
         self._receivers[request.request_id] = receiver
-        self._asked.starts.append(request)
+        if request.images:
+            # With others in one message it could be longer than a message may be.
+            self._asked += (SessionRequest(starts=[request]), SessionRequest())
+        else:
+            self._asked[-1].starts.append(request)
         self._asking.set()
 
     def abort(self, request_id: str) -> None:
         """Asks the replica to end a request; its last delta, with the usage, still comes."""
-        self._asked.aborts.append(request_id)
+        self._asked[-1].aborts.append(request_id)
         self._asking.set()
 
     def forget(self, request_id: str) -> None:
@@ -94,8 +98,10 @@ class Session:
         while True:
             await self._asking.wait()
             self._asking.clear()
-            asked, self._asked = self._asked, SessionRequest()
-            yield asked
+            asked, self._asked = self._asked, [SessionRequest()]
+            for message in asked:
+                if message.starts or message.aborts:
+                    yield message
 
 
 class Sessions:

@@ -10,8 +10,13 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
 
     group: ClassVar[str] = "gateway"
 
-    max_body_bytes: int = 16 * 1024 * 1024
-    """Largest request body; a larger one is refused with 413. A prompt of a million tokens takes about 4 MiB."""
+    max_body_bytes: int = 32 * 1024 * 1024
+    """Largest request body; a larger one is refused with 413. The largest image (20 MiB) takes 27 MiB as a data URL, a
+    prompt of a million tokens about 4."""
+
+    max_images_bytes: int = 48 * 1024 * 1024
+    """Most bytes that the images of one request have together: they travel to the replica in one message, for whose
+    size MODELPLANE_RPC_MAX_MESSAGE_BYTES is the bound."""
 
     request_timeout_s: float = 600.0
     """Longest time from a request's arrival to its last token; OpenAI's SDKs give up after as long."""
@@ -36,6 +41,15 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
 
     settle_timeout_s: float = 30.0
     """How long settling and recording one request's usage is tried."""
+
+    store_timeout_s: float = 30.0
+    """How long storing one completion is tried after its answer."""
+
+    max_storing_bytes: int = 128 * 1024 * 1024
+    """Completions that may wait to be stored; beyond that they are not."""
+
+    max_replay_bytes: int = 8 * 1024 * 1024
+    """Largest answer that is kept for repetitions with the same Idempotency-Key."""
 
     session_idle_s: float = 60.0
     """How long an unused session to a replica stays open."""

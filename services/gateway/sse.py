@@ -11,11 +11,12 @@ import base64
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from modelplane.chat_inference.v1.chat_inference_pb2 import Delta, TokenLogprob
+from modelplane.ratelimit.v1.ratelimit_pb2 import Reservation
 from modelplane.usage.v1.usage_pb2 import Usage
 from services.faults import Fault
 from services.gateway.calls import Call
@@ -23,7 +24,7 @@ from services.gateway.completions import FINISH_REASONS, Identity, logprob_objec
 from services.gateway.errors import error_body
 from services.gateway.outputs.answers import Answers, ChoiceStream
 from services.gateway.requests.chat import ChatRequest
-from services.gateway.runs import Run
+from services.gateway.runs import Outlet
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -120,7 +121,27 @@ class Chunks:
         return reason
 
 
-async def stream(call: Call, run: Run, make_chunks: Callable[[Run], Chunks], beat_s: float) -> None:
+class Source(Protocol):
+    """What is streamed: a run, or several as one."""
+
+    outlet: Outlet
+
+    @property
+    def reservation(self) -> Reservation | None: ...
+
+
+class Writer(Protocol):
+    """What makes events of deltas."""
+
+    def of(self, deltas: Iterable[Delta], /) -> bytes: ...
+
+    def end(self, usage: Usage, /) -> bytes: ...
+
+
+S = TypeVar("S", bound=Source)
+
+
+async def stream(call: Call, run: S, make_chunks: Callable[[S], Writer], beat_s: float) -> None:
     """Answers a call with a run's deltas as they come, and a comment where none came for `beat_s` seconds.
 
     Raises the fault that came before the stream had begun.
@@ -154,7 +175,7 @@ async def _keep_alive(call: Call) -> None:
 
 
 @contextmanager
-def beats(run: Run, beat_s: float) -> Iterator[None]:
+def beats(run: Source, beat_s: float) -> Iterator[None]:
     """Within the block a `take` that waits is nudged every `beat_s` seconds."""
     loop = asyncio.get_running_loop()
 

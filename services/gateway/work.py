@@ -13,6 +13,7 @@ from modelplane.chat_inference.v1.chat_inference_pb2 import Sampling
 from modelplane.tokenizer.v1.tokenizer_pb2 import Prompt, RenderRequest, Tool, ToolChoice
 from services.gateway.outputs.constraints import callable_tools, constraint, may_call
 from services.gateway.requests.chat import ChatRequest
+from services.gateway.requests.messages import ImageReference
 from services.gateway.requests.tools import FunctionTool
 
 
@@ -28,6 +29,8 @@ class Work(Protocol):
     """Per choice, where the client set a bound."""
     service_tier: str
     """auto, default, flex or priority."""
+    images: Sequence[ImageReference]
+    """One for each image among the parts of the messages to render, in their order."""
     prompt_cache_key: str
     """Requests that share it, and their first tokens, prefer the same replica."""
 
@@ -43,13 +46,14 @@ class Work(Protocol):
 class ChatWork:
     """A chat completion."""
 
-    __slots__ = ("chat", "max_output_tokens", "model", "n", "prompt_cache_key", "service_tier", "stream")
+    __slots__ = ("chat", "images", "max_output_tokens", "model", "n", "prompt_cache_key", "service_tier", "stream")
 
     def __init__(self, chat: ChatRequest) -> None:
         self.chat = chat
         self.model = chat.model
         self.n = chat.n
         self.stream = chat.stream
+        self.images: Sequence[ImageReference] = chat.images
         self.max_output_tokens = chat.max_output_tokens
         self.service_tier = chat.service_tier
         self.prompt_cache_key = chat.prompt_cache_key

@@ -25,8 +25,9 @@ def test_generated_pages_are_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_quotes_every_example_word_for_word() -> None:
-    quoted = re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
+def test_the_pages_quote_every_example_word_for_word() -> None:
+    pages = read("README.md") + read("docs/api/chat-completions.md")
+    quoted = re.findall(r"```python\n(.*?)```", pages, re.DOTALL)
     examples = [path.read_text() for path in sorted((ROOT / "examples").glob("*.py"))]
     assert sorted(quoted) == sorted(examples)
 

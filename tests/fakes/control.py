@@ -43,7 +43,7 @@ class FakeAuth:
 
 
 class FakeTokenizer:
-    """A token per word; `alias` is another name of `model`."""
+    """A token per word, ten per image; `alias` is another name of `model`."""
 
     def __init__(self, model: str, alias: str, context_tokens: int = 1000) -> None:
         self.model = model
@@ -56,11 +56,19 @@ class FakeTokenizer:
         if request.model not in (self.model, self.alias):
             raise NotFound("model_not_found", f"The model '{request.model}' does not exist.", param="model")
         count = sum(len(message.content.split()) for message in request.messages)
-        left = self.context_tokens - count
+        count += len(request.text.split()) + len(request.token_ids)
+        parts = [part for message in request.messages for part in message.parts]
+        images = sum(part.HasField("image") for part in parts)
+        count += sum(len(part.text.split()) for part in parts) + images
+        left = self.context_tokens - count - 9 * images
         if left <= 0 or request.max_output_tokens > left:
             raise InvalidRequest("context_length_exceeded", "Too long.", param="messages")
         prompt = tokenizer_pb2.Prompt(
-            token_ids=range(count), model=self.model, max_output_tokens=request.max_output_tokens or left
+            token_ids=range(count),
+            model=self.model,
+            max_output_tokens=request.max_output_tokens or left,
+            image_tokens=9 * images,
+            tool_format="hermes" if request.tools else "",
         )
         return tokenizer_pb2.RenderResponse(prompt=prompt)
 

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 from pydantic import BaseModel
 
 from tests.journeys.node import run_node
-from tests.journeys.platform_process import PlatformProcess
+from tests.journeys.platform_process import PlatformProcess, wait_until
 
 MODEL = "smollm2-135m-instruct"
 HERE = Path(__file__).parent
@@ -26,7 +26,11 @@ WEATHER: ChatCompletionToolParam = {
         "description": "Tells the weather of a city.",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}},
+            "properties": {
+                # This model would go on for ever.
+                "city": {"type": "string", "maxLength": 20},
+                "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+            },
             "required": ["city", "unit"],
             "additionalProperties": False,
         },
@@ -134,6 +138,7 @@ def test_calls_stream_name_first_and_add_up_to_the_whole(sdk: OpenAI) -> None:
         messages=QUESTION,
         tools=[WEATHER],
         tool_choice="required",
+        parallel_tool_calls=False,
         max_completion_tokens=200,
         temperature=0,
     ) as stream:
@@ -225,6 +230,55 @@ def test_a_schema_outside_the_strict_subset_is_refused_with_its_place(sdk: OpenA
         )
     assert caught.value.param == "response_format"
     assert "additionalProperties" in str(caught.value)
+
+
+def test_legacy_completions_continue_and_echo(sdk: OpenAI) -> None:
+    prompt = "The capital of France is"
+    answer = sdk.completions.create(model=MODEL, prompt=prompt, echo=True, logprobs=2, max_tokens=4, temperature=0)
+    [choice] = answer.choices
+    assert choice.text.startswith(prompt) and "Paris" in choice.text
+    assert choice.logprobs and choice.logprobs.tokens and choice.logprobs.token_logprobs
+    assert "".join(choice.logprobs.tokens) == choice.text
+    assert choice.logprobs.token_logprobs[0] is None
+    assert all(value <= 0 for value in choice.logprobs.token_logprobs[1:])
+    only = sdk.completions.create(model=MODEL, prompt=prompt, echo=True, logprobs=0, max_tokens=0)
+    assert only.choices[0].text == prompt and only.usage and only.usage.completion_tokens == 0
+    best = sdk.completions.create(model=MODEL, prompt=[prompt, "Two and two are"], best_of=3, max_tokens=4)
+    assert [choice.index for choice in best.choices] == [0, 1]
+
+
+def test_a_stored_completion_is_found_again(sdk: OpenAI) -> None:
+    kept = sdk.chat.completions.create(
+        model=MODEL, messages=QUESTION, max_completion_tokens=8, store=True, metadata={"journey": "stored"}
+    )
+
+    def found() -> bool:
+        return [item.id for item in sdk.chat.completions.list(metadata={"journey": "stored"})] == [kept.id]
+
+    wait_until(found, 10, "the completion is stored")
+    again = sdk.chat.completions.retrieve(kept.id)
+    assert again.choices[0].message.content == kept.choices[0].message.content
+    [question] = sdk.chat.completions.messages.list(kept.id)
+    assert question.content == QUESTION[0]["content"]
+    assert sdk.chat.completions.delete(kept.id).deleted
+    assert not found()
+
+
+def test_the_same_idempotency_key_gives_the_same_answer(sdk: OpenAI, real_platform: PlatformProcess) -> None:
+    def ask() -> bytes:
+        raw = sdk.chat.completions.with_raw_response.create(
+            model=MODEL,
+            messages=QUESTION,
+            temperature=1.5,
+            max_completion_tokens=12,
+            extra_headers={"Idempotency-Key": "journey-1"},
+        )
+        return raw.content
+
+    first = ask()
+    tokens = real_platform.metric("modelplane_tokens_total", kind="output")
+    assert ask() == first
+    assert real_platform.metric("modelplane_tokens_total", kind="output") == tokens
 
 
 def test_the_node_sdk_does_the_same(real_platform: PlatformProcess) -> None:

@@ -56,7 +56,7 @@ def test_services_in_processes_of_their_own(database_url: str, tmp_path: Path) -
         "MODELPLANE_AUTH_PEPPER": "a pepper",
         "MODELPLANE_PORT": str(http),
         **{f"MODELPLANE_{name}_ADDRESS": control for name in ("AUTH", "TOKENIZER", "ROUTER")},
-        **{f"MODELPLANE_{name}_ADDRESS": money for name in ("RATELIMIT", "BILLING")},
+        **{f"MODELPLANE_{name}_ADDRESS": money for name in ("RATELIMIT", "BILLING", "COMPLETIONS")},
     }
 
     def listening(address: str) -> dict[str, str]:
@@ -65,7 +65,7 @@ def test_services_in_processes_of_their_own(database_url: str, tmp_path: Path) -
     with ExitStack() as running:
         for services, own in (
             ("auth,tokenizer,router", listening(control)),
-            ("ratelimit,billing", listening(money)),
+            ("ratelimit,billing,completions", listening(money)),
             ("chat_inference", variables),
             ("gateway", listening(edge)),
         ):

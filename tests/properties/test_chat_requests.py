@@ -28,7 +28,12 @@ names = st.sampled_from(["f", "g", "a b"])
 named = some(name=names)
 schemas = some(type=st.sampled_from(["object", "string"]), additionalProperties=st.just(False), properties=json_values)
 calls = some(id=names, type=st.just("function"), function=some(name=names, arguments=st.text()))
-parts = some(type=st.sampled_from(["text", "refusal", "image_url"]), text=st.text(), refusal=st.text())
+parts = some(
+    type=st.sampled_from(["text", "refusal", "image_url"]),
+    text=st.text(),
+    refusal=st.text(),
+    image_url=some(url=st.text(), detail=st.sampled_from(["auto", "low", "high"])),
+)
 messages = lists(
     some(
         role=st.sampled_from(["user", "system", "assistant", "developer", "tool", "function"]),

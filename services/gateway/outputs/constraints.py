@@ -34,7 +34,8 @@ def constraint(chat: ChatRequest, tool_format: str) -> Constraint | None:
     if not may_call(chat):
         return _answer_constraint(chat.response_format)
     form = FORMS[tool_format]
-    calls = form.calls(callable_tools(chat), not chat.parallel_tool_calls)
+    # A function that the client named is called once, as OpenAI's models do; small ones would not stop.
+    calls = form.calls(callable_tools(chat), chat.tool_choice.named or not chat.parallel_tool_calls)
     if chat.tool_choice.mode == "required":
         whole = calls
     elif chat.response_format.kind == "text":

@@ -14,7 +14,7 @@ from modelplane.tokenizer.v1.tokenizer_pb2 import Message
 from services.faults import InvalidRequest
 from services.gateway.requests import tools
 from services.gateway.requests.formats import TEXT, ResponseFormat, check_json_is_asked_for, parse_response_format
-from services.gateway.requests.messages import parse_messages
+from services.gateway.requests.messages import ImageReference, image_references, parse_messages
 from services.gateway.requests.tools import NO_TOOLS, FunctionTool, ToolChoice
 from services.gateway.requests.values import (
     INT31,
@@ -49,6 +49,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     messages: list[Message]
+    # One for each image among the parts of the messages, in their order.
+    images: tuple[ImageReference, ...] = ()
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -118,7 +120,7 @@ def parse_chat(body: bytes) -> ChatRequest:
             raise missing(name)
     if not JOINED.isdisjoint(values):
         _join(values)
-    return ChatRequest(**values)
+    return ChatRequest(images=image_references(fields["messages"]), **values)
 
 
 # ------------------------------------------------------------------------------------------ fields with a shape
@@ -196,13 +198,7 @@ def _join(values: dict[str, Any]) -> None:
     if "max_tokens" in values or "max_completion_tokens" in values:
         values["max_output_tokens"] = _one_bound(values)
     if "stream_options" in values:
-        if not values.get("stream"):
-            raise InvalidRequest(
-                "invalid_value",
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
-                param="stream_options",
-            )
-        values.update(values.pop("stream_options"))
+        join_stream_options(values)
     if values.get("top_logprobs") and not values.get("logprobs"):
         raise not_allowed(
             "top_logprobs",
@@ -213,6 +209,17 @@ def _join(values: dict[str, Any]) -> None:
     if not tools.FIELDS.isdisjoint(values):
         use = tools.tool_use({name: values.pop(name) for name in tools.FIELDS if name in values})
         values.update(msgspec.structs.asdict(use))
+
+
+def join_stream_options(values: dict[str, Any]) -> None:
+    """Puts the members of `stream_options` beside `stream`. Raises InvalidRequest where nothing is streamed."""
+    if not values.get("stream"):
+        raise InvalidRequest(
+            "invalid_value",
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+            param="stream_options",
+        )
+    values.update(values.pop("stream_options"))
 
 
 def _one_bound(values: dict[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """`response_format`: what form the answer takes, with the schema that it is held to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -73,8 +73,14 @@ def _schema_format(path: str, inner: str, value: Json) -> ResponseFormat:
 
 def check_json_is_asked_for(response_format: ResponseFormat, messages: Iterable[Message]) -> None:
     """A model that is not told to write JSON may, held to it, write white space without end."""
-    if response_format.kind == "json_object" and not any("json" in message.content.lower() for message in messages):
+    if response_format.kind == "json_object" and not any("json" in text.lower() for text in _texts(messages)):
         raise not_allowed(
             "messages",
             "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
         )
+
+
+def _texts(messages: Iterable[Message]) -> Iterator[str]:
+    for message in messages:
+        yield message.content
+        yield from (part.text for part in message.parts)

@@ -1,5 +1,7 @@
 """The conversation: every role's fields, and that each call of a tool is answered right after it.
 
+A message with images has parts; where the images are to be had stands apart from it, in `image_references`.
+
 The deprecated forms become the present ones here, so that nothing further on knows of them: a `function_call` is a
 tool call with an id of ours, and a message of the role `function` is a tool's message that answers it.
 """
@@ -7,7 +9,9 @@ tool call with an id of ours, and a message of the role `function` is a tool's m
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from modelplane.tokenizer.v1.tokenizer_pb2 import Message, ToolCall
+import msgspec
+
+from modelplane.tokenizer.v1.tokenizer_pb2 import Image, Message, Part, ToolCall
 from services.faults import Fault
 from services.gateway.requests.values import (
     Json,
@@ -25,7 +29,8 @@ from services.gateway.requests.values import (
     wrong_type,
 )
 
-NOT_TEXT: Final = ("image_url", "input_audio", "file")
+# Parts that OpenAI's API has and this platform does not.
+NOT_BUILT: Final = ("input_audio", "file")
 # Messages of these roles may be no more than a role and a string.
 PLAIN: Final = ("system", "user", "assistant", "developer")
 
@@ -46,6 +51,24 @@ def parse_messages(path: str, value: Json) -> list[Message]:
         messages.append(message)
     calls.finish()
     return messages
+
+
+class ImageReference(msgspec.Struct, frozen=True):
+    """Where an image is to be had, an https or data URL, and how closely it is to be seen: low, high or auto."""
+
+    url: str
+    detail: str
+
+
+def image_references(messages: Json) -> tuple[ImageReference, ...]:
+    """Of messages that were parsed without a fault, in the order in which the parsed ones have their parts."""
+    return tuple(
+        ImageReference(part["image_url"]["url"], part["image_url"].get("detail") or DETAIL)
+        for message in messages
+        if type(message.get("content")) is list
+        for part in message["content"]
+        if part["type"] == "image_url"
+    )
 
 
 class _Calls:
@@ -106,7 +129,11 @@ def _message(path: str, value: Json) -> Message:
     if role is None:
         raise missing(f"{path}.role")
     parsed = members(path, value, ROLES[_role(f"{path}.role", role)])
-    parts = [content] if (content := parsed.get("content")) is not None else []
+    content = parsed.get("content")
+    if type(content) is list:
+        # Of a user, who has nothing else to say.
+        return Message(role=role, name=parsed.get("name", ""), parts=content)
+    parts = [] if content is None else [content]
     if refusal := parsed.get("refusal"):
         parts.append(refusal)
     calls = parsed.get("tool_calls", [])
@@ -140,31 +167,46 @@ def _no_content(path: str, value: Mapping[str, Json]) -> Fault:
 
 
 def _content(*kinds: str) -> Parser:
-    """Content of a role whose parts may be of `kinds`: a string, or parts whose texts are joined by line breaks."""
+    """Content of a role whose parts may be of `kinds`: a string, or parts.
+
+    Gives a text, that of the parts joined by line breaks; or the parts as the tokenizer takes them, with an image
+    among them.
+    """
     kind = one_of(*kinds)
 
-    def parse(path: str, value: Json) -> str:
+    def parse(path: str, value: Json) -> str | list[Part]:
         if type(value) is str:
             return value
         if type(value) is not list:
             raise wrong_type(path, "one of a string or array of objects", value)
-        return "\n".join(
-            _part(f"{path}[{index}]", part, kind) for index, part in enumerate(array(path, value, "objects"))
-        )
+        parts = [_part(f"{path}[{index}]", part, kind) for index, part in enumerate(array(path, value, "objects"))]
+        if any(type(part) is Image for part in parts):
+            return [Part(image=part) if type(part) is Image else Part(text=part) for part in parts]
+        return "\n".join(parts)
 
     return parse
 
 
-def _part(path: str, value: Json, kind_of: Callable[[str, Json], str]) -> str:
+def _part(path: str, value: Json, kind_of: Callable[[str, Json], str]) -> Any:
+    """A part's text, or its image."""
     if type(value) is not dict:
         raise wrong_type(path, "an object", value)
     kind = value.get("type")
     if kind is None:
         raise missing(f"{path}.type")
-    if kind_of(f"{path}.type", kind) in NOT_TEXT:
-        raise unsupported_value(f"{path}.type", kind, ("text",))
-    parsers = {"type": string, kind: string, "prompt_cache_breakpoint": _breakpoint}
-    return str(members(path, value, parsers, required=(kind,))[kind])
+    if kind_of(f"{path}.type", kind) in NOT_BUILT:
+        raise unsupported_value(f"{path}.type", kind, ("text", "image_url"))
+    parse = _image if kind == "image_url" else string
+    parsers = {"type": string, kind: parse, "prompt_cache_breakpoint": _breakpoint}
+    return members(path, value, parsers, required=(kind,))[kind]
+
+
+DETAIL: Final = "auto"
+
+
+def _image(path: str, value: Json) -> Image:
+    parsed = members(path, value, {"url": string, "detail": one_of(DETAIL, "low", "high")}, required=("url",))
+    return Image(detail=parsed.get("detail", DETAIL))
 
 
 def _breakpoint(path: str, value: Json) -> None:
@@ -231,7 +273,7 @@ _INSTRUCTION: Final[Mapping[str, Parser]] = {"role": string, "content": _content
 ROLES: Final[Mapping[str, Mapping[str, Parser]]] = {
     "system": _INSTRUCTION,
     "developer": _INSTRUCTION,
-    "user": {"role": string, "content": _content("text", *NOT_TEXT), "name": _author},
+    "user": {"role": string, "content": _content("text", "image_url", *NOT_BUILT), "name": _author},
     "assistant": {
         "role": string,
         "content": _content("text", "refusal"),

@@ -12,17 +12,20 @@ from openai import AsyncOpenAI
 
 from modelplane.auth.v1.auth_api import AuthService
 from modelplane.billing.v1.billing_api import BillingService
+from modelplane.completions.v1.completions_api import CompletionsService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
 from modelplane.router.v1.router_api import RouterService
 from modelplane.router.v1.router_pb2 import ListPoolsRequest, Pool, PutPoolRequest, RegisterRequest, Replica
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
 from services.catalog import Catalog, ModelSpec
 from services.compose import Context
+from services.gateway.downloads import DownloadSettings
 from services.gateway.service import Gateway, build
 from services.gateway.settings import GatewaySettings
 from services.router.service import Router
 from services.router.settings import Settings as RouterSettings
 from services.settings import Group, PlatformSettings
+from tests.fakes.completions import FakeCompletions
 from tests.fakes.control import KEY, FakeAuth, FakeBilling, FakeRateLimit, FakeTokenizer
 from tests.fakes.replica import FakeReplica
 
@@ -37,11 +40,13 @@ class Edge:
     """The gateway and everything around it. `connect` and the other members stand in for compose's Context."""
 
     gateway_settings: GatewaySettings = dataclasses.field(default_factory=GatewaySettings)
+    downloads: DownloadSettings = dataclasses.field(default_factory=DownloadSettings)
     platform: PlatformSettings = dataclasses.field(default_factory=lambda: PlatformSettings(port=0))
     auth: FakeAuth = dataclasses.field(default_factory=FakeAuth)
     tokenizer: FakeTokenizer = dataclasses.field(default_factory=lambda: FakeTokenizer(MODEL, ALIAS))
     ratelimit: FakeRateLimit = dataclasses.field(default_factory=FakeRateLimit)
     billing: FakeBilling = dataclasses.field(default_factory=FakeBilling)
+    completions: FakeCompletions = dataclasses.field(default_factory=FakeCompletions)
     router: Router = dataclasses.field(default_factory=lambda: Router(RouterSettings(queue_timeout_ms=2000)))
     catalog: Catalog = dataclasses.field(default_factory=lambda: Catalog((ModelSpec(name=MODEL, engine="scripted"),)))
     replicas: dict[str, FakeReplica] = dataclasses.field(default_factory=dict)
@@ -51,8 +56,7 @@ class Edge:
     _gateway: Gateway | None = None
 
     def settings(self, kind: type[Group]) -> Group:
-        assert kind is GatewaySettings
-        return self.gateway_settings
+        return {GatewaySettings: self.gateway_settings, DownloadSettings: self.downloads}[kind]
 
     def need(self, contract: type[Any]) -> object:
         return {
@@ -61,6 +65,7 @@ class Edge:
             RateLimitService: self.ratelimit,
             BillingService: self.billing,
             RouterService: self.router,
+            CompletionsService: self.completions,
         }[contract]
 
     @asynccontextmanager

@@ -35,9 +35,9 @@ async def test_refusals(edge: Edge) -> None:
     async with edge.http() as http:
         assert_refused(await http.get("/v1/nothing"), 404, None)
         assert_refused(await http.get("/"), 404, None)
-        wrong_method = await http.get(URL)
+        wrong_method = await http.put(URL)
         assert_refused(wrong_method, 405, "method_not_allowed")
-        assert wrong_method.headers["allow"] == "POST"
+        assert wrong_method.headers["allow"] == "POST, GET"
         assert_refused(await http.post(URL, content=b'{"model": '), 400, None)
         assert_refused(await http.post(URL, content=b"\xff\xfe"), 400, None)
         assert_refused(await http.post(URL, json={**BODY, "model": "other"}), 404, "model_not_found")

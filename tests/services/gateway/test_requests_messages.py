@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from modelplane.tokenizer.v1.tokenizer_pb2 import Message, ToolCall
+from modelplane.tokenizer.v1.tokenizer_pb2 import Image, Message, Part, ToolCall
+from services.gateway.requests.messages import ImageReference
 from tests.services.gateway.test_requests import HELLO, parsed, refusal
 
 
@@ -89,15 +90,56 @@ def test_text_parts_are_joined() -> None:
     assert parsed(messages=[{"role": "assistant", "content": parts}]).messages[0].content == "one\ntwo\nthree"
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+@pytest.mark.parametrize("kind", ["input_audio", "file"])
 def test_parts_that_are_not_built(kind: str) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": kind, kind: {}}]}]
     assert refusal(messages=messages) == (
         "unsupported_value",
         "messages[0].content[1].type",
         f"Unsupported value: 'messages[0].content[1].type' does not support '{kind}' yet. Supported values are: "
-        "'text'.",
+        "'text' and 'image_url'.",
     )
+
+
+def image(url: str = "https://a.example/a.png", **fields: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, **fields}}
+
+
+def test_images_have_parts_and_their_urls_stand_apart() -> None:
+    texts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    first = {"role": "user", "name": "Ada", "content": [texts[0], image("data:,x"), texts[1]]}
+    second = {"role": "user", "content": [image(detail="low"), image(detail=None)]}
+    chat = parsed(messages=[first, *HELLO, {"role": "user", "content": texts}, second])
+    assert chat.images == (
+        ImageReference("data:,x", "auto"),
+        ImageReference("https://a.example/a.png", "low"),
+        ImageReference("https://a.example/a.png", "auto"),
+    )
+    assert chat.messages[0] == Message(
+        role="user", name="Ada", parts=[Part(text="one"), Part(image=Image(detail="auto")), Part(text="two")]
+    )
+    assert chat.messages[2].content == "one\ntwo" and not chat.messages[2].parts
+    assert [part.image.detail for part in chat.messages[3].parts] == ["low", "auto"]
+    assert parsed(messages=HELLO).images == ()
+
+
+@pytest.mark.parametrize(
+    ("part", "reason", "param"),
+    [
+        ({"type": "image_url"}, "missing_required_parameter", "image_url"),
+        ({"type": "image_url", "image_url": "https://a.example/"}, "invalid_type", "image_url"),
+        ({"type": "image_url", "image_url": {}}, "missing_required_parameter", "image_url.url"),
+        (image(detail="ultra"), "invalid_value", "image_url.detail"),
+        (image(size=3), "unknown_parameter", "image_url.size"),
+    ],
+)
+def test_images_that_are_wrong(part: dict[str, Any], reason: str, param: str) -> None:
+    assert refusal(messages=[{"role": "user", "content": [part]}])[:2] == (reason, f"messages[0].content[0].{param}")
+
+
+def test_json_may_be_asked_for_beside_an_image() -> None:
+    content = [image(), {"type": "text", "text": "Describe it in JSON."}]
+    assert parsed(messages=[{"role": "user", "content": content}], response_format={"type": "json_object"}).images
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,24 @@ async def test_a_session_takes_nothing_from_the_request_that_opens_it() -> None:
     await receiver.ended.wait()
     assert seen == [("", None)]
     await sessions.close()
+
+
+async def test_a_request_with_images_has_a_message_of_its_own() -> None:
+    class Recorder(FakeReplica):
+        async def session(self, requests: AsyncIterator[SessionRequest], /) -> AsyncIterator[SessionResponse]:
+            async for request in requests:
+                messages.append(([start.request_id for start in request.starts], list(request.aborts)))
+                yield SessionResponse()
+
+    messages: list[tuple[list[str], list[str]]] = []
+    sessions = Sessions(Replicas(Recorder()).connect, idle_s=60)
+    session = sessions.to("a")
+    for request_id in "abcde":
+        request = GenerateRequest(request_id=request_id)
+        if request_id in "bc":
+            request.images.add(content=b"x")
+        session.start(request, Receiver())
+    session.abort("a")
+    await until(lambda: len(messages) == 4)
+    assert messages == [(["a"], []), (["b"], []), (["c"], []), (["d", "e"], ["a"])]
+    await sessions.close()

@@ -90,19 +90,7 @@ class StoredCompletions:
         owner = await self._owner(call, "messages.list")
         listing = parse_listing(call.query)
         found = await self._completions.get(GetRequest(**owner, id=call.parameters["completion_id"]))
-        items = stored_messages(found.completion)
-        if listing.descending:
-            items.reverse()
-        start = 0
-        if listing.after:
-            ids = [item["id"] for item in items]
-            if listing.after not in ids:
-                raise InvalidRequest("invalid_value", f"No message found with id '{listing.after}'.", param="after")
-            start = ids.index(listing.after) + 1
-        end = start + listing.limit
-        shown = items[start:end]
-        encoded = [msgspec.json.encode(item) for item in shown]
-        await call.respond(200, _page([item["id"] for item in shown], encoded, end < len(items)))
+        await call.respond(200, messages_page(found.completion, listing))
 
     async def _owner(self, call: Call, operation: str) -> Any:
         call.operation = f"chat.completions.{operation}"
@@ -154,10 +142,25 @@ def parse_update(body: bytes) -> dict[str, str]:
     return parsed
 
 
-def stored_messages(completion: StoredCompletion) -> list[dict[str, Any]]:
-    """The messages that a completion answers, as OpenAI's API shows them."""
-    messages = msgspec.json.decode(completion.request_messages_json)
-    return [_message(f"{completion.id}-{index}", message) for index, message in enumerate(messages)]
+def messages_page(completion: StoredCompletion, listing: Listing) -> bytes:
+    """Some of the messages that a completion answers, as OpenAI's API shows them. Raises InvalidRequest for an `after`
+    that is none of them. Only what is shown is looked into: there may be very many."""
+    messages = msgspec.json.decode(completion.request_messages_json, type=list[msgspec.Raw])
+    places = range(len(messages))
+    if listing.descending:
+        places = places[::-1]
+    if listing.after:
+        match = re.fullmatch(rf"{re.escape(completion.id)}-(0|[1-9][0-9]{{0,8}})", listing.after)
+        if match is None or int(match[1]) not in places:
+            raise InvalidRequest("invalid_value", f"No message found with id '{listing.after}'.", param="after")
+        places = places[places.index(int(match[1])) + 1 :]
+    shown = places[: listing.limit]
+    ids = [f"{completion.id}-{place}" for place in shown]
+    items = [
+        msgspec.json.encode(_message(id_, msgspec.json.decode(messages[place])))
+        for id_, place in zip(ids, shown, strict=True)
+    ]
+    return _page(ids, items, len(shown) < len(places))
 
 
 def _message(message_id: str, message: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from modelplane.completions.v1 import completions_pb2 as pb
 from modelplane.completions.v1.completions_api import CompletionsService
@@ -22,6 +25,8 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"organization_id": "org-2", "project_id": "proj-1"},
     {"organization_id": "", "project_id": ""},
 )
+# What these tests store is of 1970, and the service that they meet removes what is too old.
+RETENTION_DAYS = 100_000.0
 
 
 @pytest.fixture(params=["service", "fake"])
@@ -31,14 +36,14 @@ async def completions(
     if request.param == "fake":
         yield await wire(CompletionsService, FakeCompletions())
         return
-    async with serving(CompletionsStore(database), CompletionsSettings()) as service:
+    async with serving(CompletionsStore(database), CompletionsSettings(retention_days=RETENTION_DAYS)) as service:
         yield await wire(CompletionsService, service)
 
 
 @pytest.fixture
 async def real(database: Database, wire: Wire) -> AsyncIterator[CompletionsService]:
-    settings = CompletionsSettings(max_object_bytes=100, max_page_bytes=100)
-    async with serving(CompletionsStore(database), settings) as service:
+    small = CompletionsSettings(max_object_bytes=100, max_page_bytes=100, retention_days=RETENTION_DAYS)
+    async with serving(CompletionsStore(database), small) as service:
         yield await wire(CompletionsService, service)
 
 
@@ -116,6 +121,30 @@ async def test_pages_in_both_orders(completions: CompletionsService) -> None:
     assert await listed(completions, after="d") == ([], False)
     assert await listed(completions, 2, descending=True) == (["d", "b"], True)
     assert await listed(completions, 2, descending=True, after="b") == (["a", "c"], False)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(times=st.lists(st.integers(1, 3), max_size=7), limit=st.integers(1, 4), descending=st.booleans())
+async def test_cursors_lead_to_each_completion_once(
+    completions: CompletionsService, times: list[int], limit: int, descending: bool
+) -> None:
+    project = uuid4().hex
+    for index, created_at_ms in enumerate(times):
+        one = stored(f"{project}-{index}", created_at_ms)
+        one.project_id = project
+        await put(completions, one)
+    seen: list[str] = []
+    more = True
+    while more:
+        request = pb.ListRequest(organization_id="org-1", project_id=project, limit=limit, descending=descending)
+        request.after = seen[-1] if seen else ""
+        page = await completions.list(request)
+        assert len(page.completions) == min(limit, len(times) - len(seen))
+        seen += [one.id for one in page.completions]
+        more = page.has_more
+    # Of those created at once, the ids decide.
+    order = sorted(range(len(times)), key=lambda index: (times[index], index), reverse=descending)
+    assert seen == [f"{project}-{index}" for index in order]
 
 
 async def test_a_list_has_no_messages(completions: CompletionsService) -> None:

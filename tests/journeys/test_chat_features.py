@@ -5,6 +5,7 @@ The model is small and often wrong. What is tested is form: every call parses, e
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -281,6 +282,7 @@ def test_the_same_idempotency_key_gives_the_same_answer(sdk: OpenAI, real_platfo
     assert real_platform.metric("modelplane_tokens_total", kind="output") == tokens
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 def test_the_node_sdk_does_the_same(real_platform: PlatformProcess) -> None:
     report = run_node(HERE / "node" / "chat.mjs", real_platform, MODEL)
     assert report["plain"] and report["streamed"] == report["plain"]

@@ -46,8 +46,8 @@ def test_errors_reach_the_sdk_as_its_own(scripted_platform: PlatformProcess) -> 
         sdk.chat.completions.create(model="nope", messages=HELLO)
     assert missing.value.code == "model_not_found"
     with pytest.raises(BadRequestError) as refused:
-        sdk.chat.completions.create(model="scripted-fast", messages=HELLO, logit_bias={"1": 5})
-    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "logit_bias")
+        sdk.chat.completions.create(model="scripted-fast", messages=HELLO, web_search_options={})
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "web_search_options")
     with pytest.raises(AuthenticationError):
         sdk.with_options(api_key="sk-proj-wrong").models.list()
 

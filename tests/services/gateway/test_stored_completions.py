@@ -141,8 +141,10 @@ async def test_messages_are_shown_as_they_came(edge: Edge) -> None:
         assert [one.id async for one in listed(name, limit=4)] == ids
         assert [one.id async for one in listed(name, limit=4, order="desc")] == ids[::-1]
         assert [one.id async for one in listed(name, after=ids[4])] == ids[5:]
-        wrong = await http.get(f"{URL}/{name}/messages", params={"after": f"{name}-9"})
-        assert_refused(wrong, 400, "invalid_value", "after")
+        assert [one.id async for one in listed(name, after=ids[2], order="desc")] == ids[1::-1]
+        for after in (f"{name}-6", f"{name}-01", f"{name}--1", f"{name}-{'9' * 5000}", f"x{ids[0]}", "0"):
+            wrong = await http.get(f"{URL}/{name}/messages", params={"after": after})
+            assert_refused(wrong, 400, "invalid_value", "after")
 
 
 def assert_refused(response: httpx.Response, status: int, code: str, param: str | None) -> None:

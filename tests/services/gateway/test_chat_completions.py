@@ -5,8 +5,9 @@ from typing import Any
 
 from openai.types.chat import ChatCompletionMessageParam
 
+from services.gateway.settings import GatewaySettings
 from tests.fakes.replica import FakeReplica
-from tests.services.gateway.conftest import ALIAS, MODEL, Edge, until
+from tests.services.gateway.conftest import ALIAS, MODEL, Edge, running_edge, until
 from tests.services.gateway.schemas import assert_matches
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there you"}]
@@ -122,3 +123,27 @@ async def test_half_characters_make_no_chunk(edge: Edge) -> None:
         stream = await sdk.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
         contents = [chunk.choices[0].delta.content async for chunk in stream]
     assert contents == ["", "é", None]
+
+
+async def test_a_long_wait_has_comments() -> None:
+    settings = GatewaySettings(keep_alive_comment_s=0.05)
+    async with running_edge(settings) as edge, edge.http() as http:
+        await edge.add_replica(FakeReplica(["one", "two"], token_s=0.3))
+        response = await http.post("/v1/chat/completions", json={**BODY, "stream": True})
+    before, between, after = response.text.split('"content":"')[0], response.text, response.text[-14:]
+    assert before.startswith(": keep-alive\n\n") and between.count(": keep-alive\n\n") > 6
+    assert response.headers["x-ratelimit-limit-requests"] == "60"
+    assert after == "data: [DONE]\n\n"
+
+
+async def test_padding_hides_the_length_of_a_text(edge: Edge) -> None:
+    await edge.add_replica(FakeReplica(["a", "abcdefgh", "abcdefghijklmnop"]))
+
+    async def sizes(**options: bool) -> set[int]:
+        async with edge.http() as http:
+            body = {**BODY, "stream": True, "stream_options": options}
+            lines = (await http.post("/v1/chat/completions", json=body)).text.split("\n\n")
+        return {len(line) for line in lines if '"content":"a' in line}
+
+    assert len(await sizes(include_obfuscation=False)) > 1
+    assert len(await sizes()) == 1

@@ -6,6 +6,7 @@ bounded memory. What could not be stored is logged and counted, and its client s
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 from prometheus_client import Counter
@@ -21,14 +22,12 @@ from services.gateway.outputs.answers import Answers, ChoiceStream, answers
 from services.gateway.outputs.parsers import parser
 from services.gateway.outputs.reading import call_id
 from services.gateway.requests.chat import ChatRequest
+from services.gateway.retries import insist
 from services.gateway.runs import Run
 from services.gateway.settings import GatewaySettings
 from services.gateway.sse import Chunks
 
 UNSTORED = Counter("modelplane_completions_unstored", "Answers that were to be stored and could not be.")
-
-FIRST_RETRY_S = 0.05
-LAST_RETRY_S = 2.0
 
 log = telemetry.logger(__name__)
 
@@ -67,7 +66,7 @@ class Archive:
     async def _put(self, stored: StoredCompletion, size: int) -> None:
         try:
             with context.call(context.request_id(), self._settings.store_timeout_s):
-                await self._keep_putting(PutRequest(completion=stored))
+                await insist(partial(self._completions.put, PutRequest(completion=stored)))
         except Fault as fault:
             _give_up(fault.reason)
         except asyncio.CancelledError:
@@ -78,18 +77,6 @@ class Archive:
             UNSTORED.inc()
         finally:
             self._waiting_bytes -= size
-
-    async def _keep_putting(self, request: PutRequest) -> None:
-        delay_s = FIRST_RETRY_S
-        while True:
-            try:
-                await self._completions.put(request)
-                return
-            except Fault as fault:
-                if not fault.rule.retryable or not context.remaining_s():
-                    raise
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, LAST_RETRY_S)
 
 
 def _give_up(reason: str) -> None:

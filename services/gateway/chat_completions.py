@@ -1,6 +1,5 @@
 """POST /v1/chat/completions: parse, run the pipeline, render."""
 
-from asyncio import to_thread
 from collections.abc import Mapping
 from functools import partial
 
@@ -8,9 +7,8 @@ import msgspec
 
 from modelplane.auth.v1.auth_pb2 import Principal
 from services.gateway.archive import Archive, KeptChunks, request_messages, stored_completion
-from services.gateway.calls import Call
+from services.gateway.calls import Call, parsed
 from services.gateway.completions import Identity, completion_object, new_identity
-from services.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
 from services.gateway.idempotency import Idempotency, digest
 from services.gateway.outputs.answers import answers
 from services.gateway.pipeline import Pipeline
@@ -21,8 +19,6 @@ from services.gateway.sse import Chunks, stream
 from services.gateway.work import ChatWork
 
 OPERATION = "chat.completions"
-# Bodies up to this size are parsed in less than 2 ms, whatever they ask.
-INLINE_BYTES = 64 * 1024
 
 
 class ChatCompletions:
@@ -46,19 +42,13 @@ class ChatCompletions:
         call.operation = OPERATION
         call.principal = await self._pipeline.authenticate(*call.credentials())
         body = await call.body(self._settings.max_body_bytes)
-        # A long one, parsed here, would hold up everybody else.
-        chat = parse_chat(body) if len(body) <= INLINE_BYTES else await to_thread(parse_chat, body)
-        messages = b""
-        if chat.store:
-            messages = request_messages(body) if len(body) <= INLINE_BYTES else await to_thread(request_messages, body)
-        fingerprint = await digest(call, body) if call.header(IDEMPOTENCY_KEY) else None
+        chat = await parsed(parse_chat, body)
+        messages = await parsed(request_messages, body) if chat.store else b""
+        fingerprint = await digest(call, body)
         # With images in it, too much to hold while the model answers.
         del body
-        if fingerprint is None:
-            await self._answer(call, call.principal, chat, messages)
-        else:
-            endpoint = partial(self._answer, call, call.principal, chat, messages)
-            await self._idempotency.answer(call, fingerprint, endpoint)
+        endpoint = partial(self._answer, call, call.principal, chat, messages)
+        await self._idempotency.answer(call, fingerprint, endpoint)
 
     async def _answer(self, call: Call, principal: Principal, chat: ChatRequest, messages: bytes) -> None:
         """`messages` as the client wrote them, where they are to be stored."""

@@ -68,8 +68,12 @@ def logprob_objects(tokens: Iterable[TokenLogprob]) -> list[Fields]:
 
 
 def _logprob(token: TokenLogprob) -> Fields:
-    # JSON has no infinity: OpenAI's number for "never".
-    return {"token": token.token, "logprob": max(token.logprob, -9999.0), "bytes": list(token.raw)}
+    return {"token": token.token, "logprob": finite(token.logprob), "bytes": list(token.raw)}
+
+
+def finite(logprob: float) -> float:
+    """JSON has no infinity: OpenAI's number for "never" instead."""
+    return max(logprob, -9999.0)
 
 
 class Choice:

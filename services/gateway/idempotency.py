@@ -45,12 +45,15 @@ class Idempotency:
         self._max_bytes = settings.max_replay_bytes
         self._lease_ms = int((settings.request_timeout_s + settings.settle_timeout_s + LEASE_MARGIN_S) * 1000)
 
-    async def answer(self, call: Call, fingerprint: bytes, endpoint: Callable[[], Awaitable[None]]) -> None:
-        """Answers an authenticated call that has a key: with `endpoint`, or with what the first request got.
+    async def answer(self, call: Call, fingerprint: bytes | None, endpoint: Callable[[], Awaitable[None]]) -> None:
+        """Answers an authenticated call: with `endpoint`, or with what the first request with its key got.
 
-        `fingerprint` is a digest of what makes two requests the same. Raises InvalidRequest for a key that is too long
+        `fingerprint` is its `digest`. Raises InvalidRequest for a key that is too long
         or was used with another request, and Conflict while the first request with it is still being served.
         """
+        if fingerprint is None:
+            await endpoint()
+            return
         assert call.principal is not None
         key = call.header(HEADER)
         if len(key) > MOST_CHARACTERS:
@@ -89,8 +92,10 @@ class Idempotency:
             await claim.end()
 
 
-async def digest(call: Call, body: bytes) -> bytes:
-    """The fingerprint of a request: where it goes and what it says."""
+async def digest(call: Call, body: bytes) -> bytes | None:
+    """The fingerprint of a request that has a key: where it goes and what it says. None for one that has none."""
+    if not call.header(HEADER):
+        return None
     if len(body) <= INLINE_BYTES:
         return _digest(call.path, body)
     return await asyncio.to_thread(_digest, call.path, body)

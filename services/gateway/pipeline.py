@@ -28,6 +28,7 @@ from services import context, telemetry
 from services.faults import DeadlineExceeded, Fault, Internal, PermissionDenied, RateLimited, Unavailable
 from services.gateway.images.loader import ImageLoader, LoadedImage
 from services.gateway.metrics import IN_FLIGHT, Meters
+from services.gateway.retries import insist
 from services.gateway.runs import Outlet, Run
 from services.gateway.sessions import Session, Sessions
 from services.gateway.settings import GatewaySettings
@@ -224,17 +225,10 @@ class Pipeline:
 
     async def _record(self, usage: Usage) -> None:
         request = RecordRequest(usages=[usage])
-        delay_s = 0.05
-        while True:
-            try:
-                await self._billing.record(request)
-                return
-            except Fault as fault:
-                if not fault.rule.retryable or not context.remaining_s():
-                    log.error("usage not recorded", reason=fault.reason, usage=str(usage))
-                    return
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, 2.0)
+        try:
+            await insist(lambda: self._billing.record(request))
+        except Fault as fault:
+            log.error("usage not recorded", reason=fault.reason, usage=str(usage))
 
 
 def _show(request: RenderRequest, images: Sequence[LoadedImage]) -> None:

@@ -20,7 +20,7 @@ from modelplane.ratelimit.v1.ratelimit_pb2 import Reservation
 from modelplane.usage.v1.usage_pb2 import Usage
 from services.faults import Fault
 from services.gateway.calls import Call
-from services.gateway.completions import FINISH_REASONS, Identity, logprob_objects, usage_object
+from services.gateway.completions import FINISH_REASONS, Fields, Identity, logprob_objects, usage_object
 from services.gateway.errors import error_body
 from services.gateway.outputs.answers import Answers, ChoiceStream
 from services.gateway.requests.chat import ChatRequest
@@ -32,33 +32,47 @@ KEEP_ALIVE = b": keep-alive\n\n"
 PAD_TO = 32
 
 
-class Chunks:
+class Envelope:
+    """What the chunks of one stream have in common, as bytes: the fields that each repeats, padding, and the end."""
+
+    def __init__(self, fields: Fields, *, include_usage: bool, include_obfuscation: bool) -> None:
+        self._encode = msgspec.json.Encoder().encode
+        self._head = b"data: " + self._encode(fields)[:-1]
+        self._include_usage = include_usage
+        self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._padding = base64.b64encode(os.urandom(PAD_TO)) if include_obfuscation else b""
+
+    def end(self, usage: Usage) -> bytes:
+        """The end of a stream that went well."""
+        if not self._include_usage:
+            return DONE
+        return b"".join((self._head, b',"choices":[],"usage":', self._encode(usage_object(usage)), b"}\n\n", DONE))
+
+    def _padded(self, size: int) -> bytes:
+        """The field that brings what was said, of `size` bytes, to a multiple of PAD_TO."""
+        return b',"obfuscation":"%b"' % self._padding[: -size % PAD_TO] if self._padding else b""
+
+
+class Chunks(Envelope):
     """Writes the chunks of one stream as bytes. `answers` where the choices may have calls."""
 
     def __init__(self, identity: Identity, chat: ChatRequest, answers: Answers | None = None) -> None:
-        head = msgspec.json.encode(
-            {
-                "id": identity.id,
-                "object": "chat.completion.chunk",
-                "created": identity.created,
-                "model": identity.model,
-                "service_tier": identity.service_tier,
-                "system_fingerprint": identity.system_fingerprint,
-            }
-        )
-        self._head = b"data: " + head[:-1]
-        self._include_usage = chat.include_usage
-        self._usage = b',"usage":null' if chat.include_usage else b""
-        self._end = self._usage + b"}\n\n"
+        fields = {
+            "id": identity.id,
+            "object": "chat.completion.chunk",
+            "created": identity.created,
+            "model": identity.model,
+            "service_tier": identity.service_tier,
+            "system_fingerprint": identity.system_fingerprint,
+        }
+        super().__init__(fields, include_usage=chat.include_usage, include_obfuscation=chat.include_obfuscation)
         self._tail = b'},"logprobs":null,"finish_reason":null}]'
-        self._padding = base64.b64encode(os.urandom(PAD_TO)) if chat.include_obfuscation else b""
         self._logprobs = chat.logprobs
         self._answers = answers
         # By choice; a choice is opened by its first delta.
         self._openers: dict[int, bytes] = {}
         self._calling: dict[int, ChoiceStream] = {}
         self._unsaid: dict[int, list[TokenLogprob]] = {}
-        self._encode = msgspec.json.Encoder().encode
 
     def of(self, deltas: Iterable[Delta]) -> bytes:
         """The events for some deltas."""
@@ -80,19 +94,9 @@ class Chunks:
                 parts += (opener, b'},"logprobs":null,"finish_reason":"', reason.encode(), b'"}]', self._end)
         return b"".join(parts)
 
-    def end(self, usage: Usage) -> bytes:
-        """The end of a stream that went well."""
-        if not self._include_usage:
-            return DONE
-        return b"".join((self._head, b',"choices":[],"usage":', self._encode(usage_object(usage)), b"}\n\n", DONE))
-
     def _open(self, index: int) -> bytes:
         opener = self._openers[index] = b'%b,"choices":[{"index":%d,"delta":{' % (self._head, index)
         return opener
-
-    def _padded(self, size: int) -> bytes:
-        """The field that brings what was said, of `size` bytes, to a multiple of PAD_TO."""
-        return b',"obfuscation":"%b"' % self._padding[: -size % PAD_TO] if self._padding else b""
 
     def _rich(self, opener: bytes, delta: Delta, reason: str | None, parts: list[bytes]) -> str | None:
         """Adds the chunks of a delta that may have calls or log probabilities; gives OpenAI's finish reason."""

@@ -1,6 +1,5 @@
 """POST /v1/completions: prompts that are continued as they are, each by a run of its own."""
 
-import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,8 @@ from modelplane.auth.v1.auth_pb2 import Principal
 from modelplane.chat_inference.v1.chat_inference_pb2 import Sampling
 from modelplane.tokenizer.v1 import tokenizer_pb2
 from services.faults import InvalidRequest
-from services.gateway.calls import Call
-from services.gateway.chat_completions import INLINE_BYTES
+from services.gateway.calls import Call, parsed
 from services.gateway.completions import Identity
-from services.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
 from services.gateway.idempotency import Idempotency, digest
 from services.gateway.merged_runs import MergedRuns
 from services.gateway.pipeline import Pipeline
@@ -97,15 +94,11 @@ class TextCompletions:
         call.operation = OPERATION
         principal = call.principal = await self._pipeline.authenticate(*call.credentials())
         body = await call.body(self._settings.max_body_bytes)
-        # A long one, parsed here, would hold up everybody else.
-        text = parse_text(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse_text, body)
-        fingerprint = await digest(call, body) if call.header(IDEMPOTENCY_KEY) else None
+        text = await parsed(parse_text, body)
+        fingerprint = await digest(call, body)
         # Token ids take much room as text.
         del body
-        if fingerprint is None:
-            await self._answer(call, principal, text)
-        else:
-            await self._idempotency.answer(call, fingerprint, partial(self._answer, call, principal, text))
+        await self._idempotency.answer(call, fingerprint, partial(self._answer, call, principal, text))
 
     async def _answer(self, call: Call, principal: Principal, text: TextRequest) -> None:
         runs = self._start(call.request_id, principal, text)

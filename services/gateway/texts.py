@@ -1,18 +1,14 @@
 """A legacy completion as OpenAI's `text_completion` object; the chunks of a streamed one have the same shape."""
 
-import base64
 import codecs
 import math
-import os
 from collections.abc import Iterable, Sequence
-
-import msgspec
 
 from modelplane.chat_inference.v1.chat_inference_pb2 import Delta, TokenLogprob
 from modelplane.usage.v1.usage_pb2 import Usage
-from services.gateway.completions import FINISH_REASONS, Choice, Fields, Identity, usage_object
+from services.gateway.completions import FINISH_REASONS, Choice, Fields, Identity, finite, usage_object
 from services.gateway.requests.text import TextRequest
-from services.gateway.sse import DONE, PAD_TO
+from services.gateway.sse import Envelope
 
 
 class Tokens:
@@ -48,8 +44,7 @@ def _name(token: TokenLogprob) -> str:
 
 
 def _logprob(token: TokenLogprob) -> float | None:
-    # JSON has no infinity: OpenAI's number for "never".
-    return None if math.isnan(token.logprob) else max(token.logprob, -9999.0)
+    return None if math.isnan(token.logprob) else finite(token.logprob)
 
 
 class Candidate(Choice):
@@ -117,15 +112,13 @@ def _head(identity: Identity) -> Fields:
     }
 
 
-class TextChunks:
+class TextChunks(Envelope):
     """Writes the chunks of one stream as bytes."""
 
     def __init__(self, identity: Identity, request: TextRequest) -> None:
-        self._encode = msgspec.json.Encoder().encode
-        self._head = b"data: " + self._encode(_head(identity))[:-1]
-        self._include_usage = request.include_usage
-        self._end = b',"usage":null}\n\n' if request.include_usage else b"}\n\n"
-        self._padding = base64.b64encode(os.urandom(PAD_TO)) if request.include_obfuscation else b""
+        super().__init__(
+            _head(identity), include_usage=request.include_usage, include_obfuscation=request.include_obfuscation
+        )
         self._with_logprobs = request.logprobs is not None
         # By choice.
         self._tokens: dict[int, Tokens] = {}
@@ -148,15 +141,5 @@ class TextChunks:
             parts += (self._head, b',"choices":[', choice, b"]", self._padded(len(choice)), self._end)
         return b"".join(parts)
 
-    def end(self, usage: Usage) -> bytes:
-        """The end of a stream that went well."""
-        if not self._include_usage:
-            return DONE
-        return b"".join((self._head, b',"choices":[],"usage":', self._encode(usage_object(usage)), b"}\n\n", DONE))
-
     def _logprobs(self, delta: Delta) -> Fields:
         return self._tokens.setdefault(delta.index, Tokens()).fields(delta.logprobs)
-
-    def _padded(self, size: int) -> bytes:
-        """The field that brings a choice of `size` bytes to a multiple of PAD_TO."""
-        return b',"obfuscation":"%b"' % self._padding[: -size % PAD_TO] if self._padding else b""

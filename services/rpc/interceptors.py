@@ -110,7 +110,7 @@ def fault_of(error: Exception | asyncio.CancelledError, service: str) -> Fault:
     if isinstance(error, asyncio.CancelledError) and cancelled():
         raise error
     if not isinstance(error, grpc.aio.AioRpcError):
-        return Unavailable("service_unavailable", f"The connection to the {service} service was closed.")
+        return closed(service)
     for key, value in error.trailing_metadata() or ():
         if key == FAULT and isinstance(value, bytes):
             return Fault.from_proto(fault_pb2.Fault.FromString(value))
@@ -119,6 +119,16 @@ def fault_of(error: Exception | asyncio.CancelledError, service: str) -> Fault:
         return DeadlineExceeded("timeout", f"The {service} service did not answer in time.")
     # Cancelled from over there: our own cancellations come as asyncio's error.
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        return Unavailable("service_unavailable", f"The {service} service cannot be reached; try again shortly.")
+        return unreachable(service)
     log.error("a call failed in transport", service=service, code=code.name, details=error.details())
     return Internal("internal", f"The {service} service failed.")
+
+
+def closed(service: str) -> Fault:
+    """The connection went while a call used it."""
+    return Unavailable("service_unavailable", f"The connection to the {service} service was closed.")
+
+
+def unreachable(service: str) -> Fault:
+    """There is no connection to be had."""
+    return Unavailable("service_unavailable", f"The {service} service cannot be reached; try again shortly.")

@@ -54,9 +54,7 @@ async def call(
     try:
         _, wire = await loop.create_unix_connection(lambda: Wire(settings.max_message_bytes), path)
     except OSError:
-        raise Unavailable(
-            "service_unavailable", f"The {service} service cannot be reached; try again shortly."
-        ) from None
+        raise interceptors.unreachable(service) from None
     sending = None
     try:
         wire.ping(settings.keepalive_ms / 1000)
@@ -71,7 +69,7 @@ async def call(
                 return
             elif frame.kind == FAULT:
                 raise Fault.from_proto(fault_pb2.Fault.FromString(frame.payload))
-        raise Unavailable("service_unavailable", f"The connection to the {service} service was closed.")
+        raise interceptors.closed(service)
     finally:
         wire.close()
         if sending is not None:

@@ -1,9 +1,9 @@
 """Frames on a socket file: how a stream of messages travels between two processes of one machine.
 
-gRPC costs a message some 0.1 ms of CPU here, most of it for the thread that polls its sockets; a session carries
-one or two messages of every request, so on one machine they go as frames: a length, a kind, and the message. Both
-directions end on their own. Kept true: a writer waits while the peer does not read, a reader stops reading while
-nobody takes what came, and a peer that does not answer a ping is lost.
+gRPC costs a message some 0.1 ms of CPU here, a good part of it for the thread that polls its sockets; a session
+carries one or two messages of every request, so on one machine they go as frames: a length, a kind, and the
+message. Both directions end on their own. Kept true: a writer waits while the peer does not read, a reader stops
+reading while nobody takes what came, and a peer that does not answer a ping is lost.
 """
 
 import asyncio

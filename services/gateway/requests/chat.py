@@ -22,7 +22,6 @@ from services.gateway.requests.values import (
     Json,
     Parser,
     array,
-    body_object,
     boolean,
     decimal,
     integer,
@@ -31,10 +30,10 @@ from services.gateway.requests.values import (
     missing,
     not_allowed,
     one_of,
+    parse_fields,
     string,
     string_up_to,
     too_long,
-    unsupported,
     unsupported_value,
     wrong_type,
 )
@@ -102,22 +101,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_chat(body: bytes) -> ChatRequest:
     """The request in a body. Raises InvalidRequest."""
-    fields = body_object(body)
-    values: dict[str, Any] = {}
-    for name, value in fields.items():
-        if value is None:
-            continue
-        if built := BUILT.get(name):
-            values[name] = built(name, value)
-        elif accepted := NO_EFFECT.get(name):
-            accepted(name, value)
-        elif name in NOT_BUILT:
-            raise unsupported(name)
-        else:
-            raise InvalidRequest("unknown_parameter", f"Unrecognized request argument supplied: {name}", param=name)
-    for name in ("model", "messages"):
-        if name not in values:
-            raise missing(name)
+    fields, values = parse_fields(body, BUILT, NO_EFFECT, NOT_BUILT, ("model", "messages"))
     if not JOINED.isdisjoint(values):
         _join(values)
     return ChatRequest(images=image_references(fields["messages"]), **values)

@@ -4,7 +4,7 @@ Fields that a chat completion has too are parsed by the same parsers; as there, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -16,11 +16,10 @@ from services.gateway.requests.values import (
     Json,
     Parser,
     array,
-    body_object,
     boolean,
     integer,
-    missing,
     not_allowed,
+    parse_fields,
     string,
     within,
     wrong_type,
@@ -62,19 +61,7 @@ class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_text(body: bytes) -> TextRequest:
     """The request in a body. Raises InvalidRequest."""
-    fields = body_object(body)
-    values: dict[str, Any] = {}
-    for name, value in fields.items():
-        if value is None:
-            continue
-        if built := BUILT.get(name):
-            values[name] = built(name, value)
-        elif accepted := NO_EFFECT.get(name):
-            accepted(name, value)
-        else:
-            raise InvalidRequest("unknown_parameter", f"Unrecognized request argument supplied: {name}", param=name)
-    if "model" not in values:
-        raise missing("model")
+    _, values = parse_fields(body, BUILT, NO_EFFECT, (), ("model",))
     if "stream_options" in values:
         join_stream_options(values)
     if values.get("max_tokens") == 0 and not values.get("echo"):

@@ -281,3 +281,33 @@ def json_schema(path: str, value: Json) -> dict[str, Json]:
         if not level:
             return value
     raise not_allowed(path, f"Invalid '{path}': schema nested too deep. Expected at most {SCHEMA_DEPTH} levels.")
+
+
+def parse_fields(
+    body: bytes,
+    built: Mapping[str, Parser],
+    no_effect: Mapping[str, Parser],
+    not_built: Collection[str],
+    required: Collection[str],
+) -> tuple[dict[str, Json], dict[str, Any]]:
+    """The members of a body, as they came and, those that are `built`, parsed; null counts as absent.
+
+    Members with `no_effect` are only checked. Raises InvalidRequest, also for a member of `not_built` or of no table.
+    """
+    fields = body_object(body)
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value is None:
+            continue
+        if parse := built.get(name):
+            values[name] = parse(name, value)
+        elif check := no_effect.get(name):
+            check(name, value)
+        elif name in not_built:
+            raise unsupported(name)
+        else:
+            raise InvalidRequest("unknown_parameter", f"Unrecognized request argument supplied: {name}", param=name)
+    for name in required:
+        if name not in values:
+            raise missing(name)
+    return fields, values

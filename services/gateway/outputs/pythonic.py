@@ -125,19 +125,9 @@ class Pythonic(ToolParser):
         quote = yield from source.peek()
         if quote not in QUOTED:
             raise Broken
-        source.take()
-        parts: list[str] = []
-        while (character := (yield from source.peek())) != quote:
-            if not character:
-                raise Broken
-            if character == "\\":
-                parts.append(source.take())
-                yield from source.peek()
-                parts.append(source.take())
-            else:
-                parts.append(source.match(QUOTED[quote]))
-        source.take()
-        text = ESCAPE.sub(_unescaped, "".join(parts))
+        if not (written := (yield from source.quoted(QUOTED[quote]))):
+            raise Broken
+        text = ESCAPE.sub(_unescaped, written[1:-1])
         # JSON escapes what is beyond 16 bits as two halves; a half alone is no character.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

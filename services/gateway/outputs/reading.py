@@ -238,18 +238,9 @@ class ToolParser(ABC):
         source = self._source
         if (yield from source.peek()) != '"':
             raise Broken
-        parts = [source.take()]
-        while (character := (yield from source.peek())) != '"':
-            if not character:
-                raise Broken
-            if character == "\\":
-                parts.append(source.take())
-                yield from source.peek()
-                parts.append(source.take())
-            else:
-                parts.append(source.match(QUOTED))
-        parts.append(source.take())
-        return str(_value_of("".join(parts)))
+        if not (text := (yield from source.quoted(QUOTED))):
+            raise Broken
+        return str(_value_of(text))
 
     def _balanced(self, give: Callable[[str], None]) -> Steps[None]:
         """Reads an object or array to its end, or to the answer's, and gives it piece by piece."""

@@ -86,6 +86,25 @@ class Source:
             self.take()
         return True
 
+    def quoted(self, inside: re.Pattern[str]) -> Steps[str]:
+        """Reads the string that begins with the peeked quote, as it stands; returns "" where the answer ends in it.
+
+        `inside` matches texts, of any length, without that quote and without a backslash.
+        """
+        quote = self.take()
+        parts = [quote]
+        while (character := (yield from self.peek())) != quote:
+            if not character:
+                return ""
+            if character == "\\":
+                parts.append(self.take())
+                yield from self.peek()
+                parts.append(self.take())
+            else:
+                parts.append(self.match(inside))
+        parts.append(self.take())
+        return "".join(parts)
+
     def space(self) -> Steps[None]:
         yield from self.run(SPACE)
 

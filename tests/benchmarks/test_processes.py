@@ -28,6 +28,9 @@ def test_a_child_that_ended_is_counted_in_its_parent() -> None:
 
 def test_the_tree_of_a_process_holds_its_children() -> None:
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
-        family = tree(os.getpid())
+        deadline_s = time.monotonic() + 10
+        # Popen returns when the new program's descriptors are closed, a moment before its command line stands.
+        while not (family := tree(os.getpid()))[child.pid].command and time.monotonic() < deadline_s:
+            time.sleep(0.01)
         assert family[child.pid].command == "/bin/cat"
         assert family[child.pid].parent == os.getpid()

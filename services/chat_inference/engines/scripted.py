@@ -1,8 +1,8 @@
 """The SCRIPTED engine: no language model, but a deterministic stand-in for load tests and tests of the platform.
 
 It says ` tok1 tok2 tok3 …`, or the script's text in tokens of four characters, at configured times, whatever it is
-asked: the number of choices, the bound on tokens and the wish for log probabilities (made up) matter to it, nothing
-else does. It speaks the same contract as a real engine, and serves only models whose configuration says
+asked: the number of choices, the bound on tokens and the wishes for an echo of the prompt and for log probabilities
+(made up) matter to it, nothing else does. It speaks the same contract as a real engine, and serves only models whose configuration says
 `engine = "scripted"`.
 """
 
@@ -24,6 +24,8 @@ from services.chat_inference.engines.engine import Piece, Report
 _STEPS_PER_TURN = 16
 
 _TOKEN_CHARACTERS = 4
+# Scripted models have a token per byte, and above those the marks of the conversation.
+_BYTES = 256
 
 
 class ScriptedEngine:
@@ -31,8 +33,7 @@ class ScriptedEngine:
 
     def __init__(self, script: ScriptSpec) -> None:
         self._script = script
-        text = script.text
-        self._words = [text[i : i + _TOKEN_CHARACTERS] for i in range(0, len(text), _TOKEN_CHARACTERS)]
+        self._words = words_of(script.text)
         # What each running request waits for; None while it speaks.
         self._running: dict[str, asyncio.Future[None] | None] = {}
 
@@ -50,6 +51,11 @@ class ScriptedEngine:
         with_logprobs = sampling.HasField("top_logprobs")
         choices = range(request.sampling.n)
         self._running[request_id] = None
+        if sampling.echo:
+            prompt = bytes(token for token in request.prompt_token_ids if token < _BYTES).decode(errors="replace")
+            logprobs = tuple(made_up(word, sampling) for word in words_of(prompt)) if with_logprobs else ()
+            for choice in choices:
+                yield Piece(choice, prompt, 0, FINISH_REASON_UNSPECIFIED, 0, logprobs)
         if not steps:
             # Only the prompt was asked for.
             for choice in choices:
@@ -66,7 +72,7 @@ class ScriptedEngine:
                 due += script.token_ms / 1000
                 text = words[step - 1] if words else f" tok{step}"
                 reason = last if step == steps else FINISH_REASON_UNSPECIFIED
-                logprobs = made_up(text, sampling) if with_logprobs else ()
+                logprobs = (made_up(text, sampling),) if with_logprobs else ()
                 for choice in choices:
                     yield Piece(choice, text, 1, reason, 0, logprobs)
         finally:
@@ -102,12 +108,16 @@ class ScriptedEngine:
             await self.abort(request_id)
 
 
-def made_up(text: str, sampling: Sampling) -> tuple[TokenLogprob]:
+def words_of(text: str) -> list[str]:
+    return [text[i : i + _TOKEN_CHARACTERS] for i in range(0, len(text), _TOKEN_CHARACTERS)]
+
+
+def made_up(text: str, sampling: Sampling) -> TokenLogprob:
     """The same for the same token, most likely itself; the others at its place are ` alt1`, ` alt2` and so on."""
     words = [text, *(f" alt{rank}" for rank in range(1, sampling.top_logprobs))][: sampling.top_logprobs]
     base = -len(text) / 16
     top = [TokenLogprob(token=word, raw=word.encode(), logprob=base - rank) for rank, word in enumerate(words)]
-    return (TokenLogprob(token=text, raw=text.encode(), logprob=base, top=top),)
+    return TokenLogprob(token=text, raw=text.encode(), logprob=base, top=top)
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

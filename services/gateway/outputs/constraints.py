@@ -4,8 +4,7 @@ As one text for xgrammar, in its language of structural tags. With tools there a
 only (`required`), calls or JSON (`auto` with a response format), and calls or any text (`auto`). Any text is all
 that does not begin as a call does. After calls the answer ends.
 
-A strict function's arguments are held to its schema, another's to be an object. A response format that is not
-strict is held to its schema as far as that can be.
+A strict function's arguments and a strict response format are held to their schema, others as far as that can be.
 """
 
 import re
@@ -73,7 +72,11 @@ def _answer_schema(response_format: ResponseFormat) -> Mapping[str, Any]:
 def _arguments_schema(tool: FunctionTool) -> Mapping[str, Any]:
     if tool.parameters is None:
         return NO_ARGUMENTS
-    return tool.parameters if tool.strict else ANY_OBJECT
+    if tool.strict:
+        return tool.parameters
+    schema = relaxed(tool.parameters)
+    # Arguments are an object, whatever else the schema speaks of.
+    return schema if schema.get("type") == "object" else ANY_OBJECT
 
 
 def _text(value: Any) -> str:
@@ -165,7 +168,8 @@ def _pythonic(tools: Sequence[FunctionTool], one: bool) -> Json:
 def _keywords(tool: FunctionTool) -> Json:
     """The arguments of a call in Python; their values are JSON, and so not quite Python's."""
     schema = _arguments_schema(tool)
-    if schema is ANY_OBJECT:
+    if not tool.strict and schema is not NO_ARGUMENTS:
+        # Which of them are left out cannot be told in this form.
         member = _sequence(_pattern(f"{KEYWORD.pattern}="), _json(True))
         more = {"type": "star", "content": _sequence(_constant(", "), member)}
         return {"type": "optional", "content": _sequence(member, more)}

@@ -3,7 +3,11 @@
 import asyncio
 import time
 
-from modelplane.chat_inference.v1.chat_inference_pb2 import FINISH_REASON_LENGTH, FINISH_REASON_STOP
+from modelplane.chat_inference.v1.chat_inference_pb2 import (
+    FINISH_REASON_LENGTH,
+    FINISH_REASON_STOP,
+    FINISH_REASON_UNSPECIFIED,
+)
 from services.catalog import ScriptSpec
 from services.chat_inference.engines.engine import Piece
 from services.chat_inference.engines.scripted import ScriptedEngine
@@ -73,11 +77,17 @@ async def test_it_makes_up_log_probabilities() -> None:
     assert [len(piece.logprobs[0].top) async for piece in engine.generate(request)] == [0, 0, 0]
 
 
-async def test_it_may_be_asked_for_nothing() -> None:
+async def test_it_may_be_asked_for_the_prompt_alone() -> None:
     request = asked("a", n=2, most=0)
     request.sampling.echo = True
+    request.sampling.top_logprobs = 1
+    del request.prompt_token_ids[:]
+    request.prompt_token_ids.extend([*"café".encode(), 257])
     pieces = [piece async for piece in ScriptedEngine(ScriptSpec()).generate(request)]
-    assert [(piece.choice, piece.tokens, piece.finish_reason) for piece in pieces] == [
-        (0, 0, FINISH_REASON_LENGTH),
-        (1, 0, FINISH_REASON_LENGTH),
+    assert [(piece.choice, piece.text, piece.tokens, piece.finish_reason) for piece in pieces] == [
+        (0, "café", 0, FINISH_REASON_UNSPECIFIED),
+        (1, "café", 0, FINISH_REASON_UNSPECIFIED),
+        (0, "", 0, FINISH_REASON_LENGTH),
+        (1, "", 0, FINISH_REASON_LENGTH),
     ]
+    assert [place.token for place in pieces[0].logprobs] == ["café"]

@@ -15,8 +15,15 @@ CITY: dict[str, Any] = {
     "additionalProperties": False,
 }
 WEATHER = {"name": "get_weather", "parameters": CITY, "strict": True}
-# Not strict: any object will do.
-SEARCH = {"name": "search", "parameters": {"type": "object", "properties": {"query": {"type": "string"}}}}
+# Not strict, and open to more than it names.
+SEARCH = {
+    "name": "search",
+    "parameters": {
+        "type": "object",
+        "properties": {"query": {"type": "string", "pattern": "^not held to$"}},
+        "additionalProperties": True,
+    },
+}
 # Takes nothing.
 CLOCK = {"name": "clock"}
 FORMATS = ("hermes", "llama", "mistral", "pythonic")

@@ -100,6 +100,20 @@ class TestEveryFormat:
                 assert not language.has(answer), answer
             assert language.has(rewritten(tool_format, [("search", {"x": [1, {"y": None}]})]).replace("None", "null"))
 
+    def test_a_function_that_is_not_strict_is_held_as_far_as_can_be(
+        self, compiler: xgrammar.GrammarCompiler, tool_format: str
+    ) -> None:
+        loose = {"name": "book", "parameters": {**CITY, "required": ["city"]}}
+        language = Language(compiler, tool_format, offers=[loose], tool_choice="required")
+        assert language.has(rewritten(tool_format, [("book", {"city": "x", "days": 2})]))
+        assert language.has(rewritten(tool_format, [("book", {"city": "x"})]))
+        if tool_format != "pythonic":
+            assert not language.has(rewritten(tool_format, [("book", {"city": "x", "days": "2"})]))
+            assert not language.has(rewritten(tool_format, [("book", {"days": 2})]))
+        for parameters in ({}, {"anyOf": [{"type": "object"}]}):
+            vague = Language(compiler, tool_format, offers=[{"name": "book", "parameters": parameters}])
+            assert vague.has(rewritten(tool_format, [("book", {"a": 1})]))
+
     def test_one_call_at_most(self, compiler: xgrammar.GrammarCompiler, tool_format: str) -> None:
         for choice in ("auto", "required"):
             language = Language(compiler, tool_format, tool_choice=choice, parallel_tool_calls=False)

@@ -143,7 +143,8 @@ class Logger:
         if exc_info:
             raised = sys.exc_info() if exc_info is True else (type(exc_info), exc_info, exc_info.__traceback__)
         # Made here because `Logger.log` walks the stack for the caller's line, which no log line shows.
-        record = self._inner.makeRecord(self._inner.name, level, "", 0, event, (), raised, extra={"fields": fields})
+        record = logging.LogRecord(self._inner.name, level, "", 0, event, (), raised)
+        record.fields = fields
         self._inner.handle(record)
 
 

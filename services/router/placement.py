@@ -1,4 +1,4 @@
-"""The choice of a replica, and the order in which requests wait for one.
+"""The choice of a replica.
 
 Requests that share a prompt prefix should meet the replica that has the prefix in its cache, but never at
 the price of a hot spot. So each prefix maps to a replica by rendezvous hashing (adding or losing a replica
@@ -6,20 +6,14 @@ moves only the prefixes that map to it), and the mapping yields to the least loa
 mapped one carries clearly more than the mean ("bounded load"). Nothing here reads a clock.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Generic, TypeVar
-
-TIERS = ("scale", "priority", "default", "flex", "batch")
-"""Service tiers, the one served first in front."""
 
 LOAD_BOUND = 1.25
 """How many times the mean load, plus one request, a replica may carry and still be chosen for its prefix."""
 
 _WORD = (1 << 64) - 1
-
-ItemT = TypeVar("ItemT")
 
 
 @dataclass(slots=True, eq=False)
@@ -61,25 +55,3 @@ def choose(seats: Collection[Seat], prefix_hash: int, excluded: Collection[str] 
         if preferred.running <= LOAD_BOUND * mean + 1:
             return preferred
     return min(free, key=lambda seat: seat.running / seat.slots)
-
-
-class TierQueue(Generic[ItemT]):
-    """Waiting items: by tier first, in order of arrival within a tier. An item waits at most once."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, dict[ItemT, None]] = {tier: {} for tier in TIERS}
-
-    def __len__(self) -> int:
-        return sum([len(items) for items in self._waiting.values()])
-
-    def __iter__(self) -> Iterator[ItemT]:
-        """The items in the order in which they are served. Do not change the queue while iterating."""
-        for items in self._waiting.values():
-            yield from items
-
-    def push(self, tier: str, item: ItemT) -> None:
-        self._waiting[tier][item] = None
-
-    def discard(self, tier: str, item: ItemT) -> None:
-        """Removes the item if it waits."""
-        self._waiting[tier].pop(item, None)

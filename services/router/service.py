@@ -3,7 +3,7 @@
 State is in memory only: replicas register again within a heartbeat after a restart, and pools are declared
 again by whoever runs them. What it keeps true: a slot has at most one holder; it comes back when its holder
 releases it, when its replica is lost, or when the replica does not know the request any more, so that a
-gateway that crashed leaks nothing.
+gateway that crashed leaks nothing. Who asks for it is the gateway's word; it only decides what is fair.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from modelplane.router.v1 import router_pb2
 from services import context, telemetry
 from services.compose import Context
 from services.faults import InvalidRequest, NotFound, Unavailable
-from services.router.placement import TIERS
+from services.router.fairness import TIERS, Owner
 from services.router.pool import Member, Placed, PoolState, Waiter
 from services.router.settings import Settings
 
@@ -31,6 +31,11 @@ QUEUE_WAIT = Histogram(
     "Time in the queue of the requests that did not find a free slot",
     ["model", "service_tier"],
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120),
+)
+HELD_BACK = Counter(
+    "modelplane_router_held_back_requests",
+    "Requests that had to wait although a slot was free, because their key or project had its share of them",
+    ["model", "share"],
 )
 
 
@@ -62,7 +67,7 @@ class Router:
                     pool=pool.declared,
                     replicas=[member.replica for member in pool.live],
                     running=pool.running,
-                    queued=len(pool.queue),
+                    queued=pool.queued,
                 )
                 for pool in self._pools.values()
                 if pool.declared is not None
@@ -119,17 +124,20 @@ class Router:
             )
         if request.request_id in self._placements:
             self._release(request.request_id)
-        placed = pool.place(request.request_id, request.prefix_hash, request.excluded_replica_ids, self._clock())
+        owner = (request.project_id, request.key_id)
+        excluded = request.excluded_replica_ids
+        placed = pool.place(request.request_id, owner, request.prefix_hash, excluded, self._clock())
         if placed is None:
-            placed = await self._wait(pool, request, tier)
+            placed = await self._wait(pool, request, owner, tier)
         replica = placed.member.replica
         return router_pb2.PlaceResponse(
-            placement=router_pb2.Placement(
-                request_id=request.request_id,
-                replica_id=replica.id,
-                address=replica.address,
-                service_tier=tier,
-            )
+            # A mapping is made into the message in place, in two thirds of the time.
+            placement={
+                "request_id": request.request_id,
+                "replica_id": replica.id,
+                "address": replica.address,
+                "service_tier": tier,
+            }
         )
 
     async def release(self, request: router_pb2.ReleaseRequest, /) -> router_pb2.ReleaseResponse:
@@ -158,23 +166,31 @@ class Router:
     def _pool(self, model: str) -> PoolState:
         pool = self._pools.get(model)
         if pool is None:
-            pool = self._pools[model] = PoolState(self._placements)
-            QUEUED.labels(model).set_function(lambda: len(pool.queue))
+            pool = self._pools[model] = PoolState(self._placements, self._settings)
+            QUEUED.labels(model).set_function(lambda: pool.queued)
             RUNNING.labels(model).set_function(lambda: pool.running)
             REPLICAS.labels(model).set_function(lambda: len(pool.live))
         return pool
 
-    async def _wait(self, pool: PoolState, request: router_pb2.PlaceRequest, tier: str) -> Placed:
+    async def _wait(self, pool: PoolState, request: router_pb2.PlaceRequest, owner: Owner, tier: str) -> Placed:
         """Waits in the queue for a slot; leaves nothing behind when cancelled."""
-        if len(pool.queue) >= self._settings.queue_size:
-            raise self._overloaded(request.model)
         loop = asyncio.get_running_loop()
-        excluded = frozenset(request.excluded_replica_ids)
-        waiter = Waiter(request.request_id, request.prefix_hash, excluded, tier, loop.create_future())
+        waiter = Waiter(
+            request_id=request.request_id,
+            owner=owner,
+            weight=request.weight,
+            prefix_hash=request.prefix_hash,
+            excluded=frozenset(request.excluded_replica_ids),
+            tier=tier,
+            turn=loop.create_future(),
+        )
+        if not pool.enqueue(waiter):
+            raise self._overloaded(request.model)
+        if share := pool.held_back(owner, waiter.excluded):
+            HELD_BACK.labels(request.model, share).inc()
         timeout_s = self._settings.queue_timeout_ms / 1000
         deadline_s = context.remaining_s()
         started_s = loop.time()
-        pool.queue.push(tier, waiter)
         try:
             await asyncio.wait((waiter.turn,), timeout=timeout_s if deadline_s is None else min(timeout_s, deadline_s))
         except asyncio.CancelledError:
@@ -182,11 +198,11 @@ class Router:
                 pool.drop(waiter.turn.result(), self._clock())
             raise
         finally:
-            pool.queue.discard(tier, waiter)
+            pool.leave(waiter)
         if waiter.turn.done():
             QUEUE_WAIT.labels(request.model, tier).observe(loop.time() - started_s)
             return waiter.turn.result()
-        if pool.reachable(excluded):
+        if pool.reachable(waiter.excluded):
             raise self._overloaded(request.model)
         raise Unavailable(
             "no_replica",

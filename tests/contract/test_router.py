@@ -31,9 +31,17 @@ async def register(router: RouterService, replica_id: str = "r1", slots: int = 1
     return replica
 
 
-async def place(router: RouterService, request_id: str, *excluded: str, tier: str = "") -> pb.Placement:
+async def place(
+    router: RouterService, request_id: str, *excluded: str, tier: str = "", project: str = "", key: str = ""
+) -> pb.Placement:
     request = pb.PlaceRequest(
-        request_id=request_id, model="m", prefix_hash=5, service_tier=tier, excluded_replica_ids=excluded
+        request_id=request_id,
+        model="m",
+        prefix_hash=5,
+        service_tier=tier,
+        excluded_replica_ids=excluded,
+        project_id=project,
+        key_id=key,
     )
     with call(request_id, 30.0):
         return (await router.place(request)).placement
@@ -111,6 +119,17 @@ async def test_a_cancelled_wait_leaves_the_queue(router: RouterService) -> None:
     await queued(router, 0)
     await register(router)
     assert (await status(router)).running == 0
+
+
+async def test_one_key_cannot_fill_a_pool(router: RouterService) -> None:
+    await register(router, slots=10)
+    for number in range(9):
+        await place(router, f"a{number}", project="p", key="x")
+    with pytest.raises(Unavailable) as caught:
+        await place(router, "a9", project="p", key="x")
+    assert caught.value.reason == "overloaded"
+    await place(router, "b", project="p", key="y")
+    assert (await status(router)).running == 10
 
 
 async def test_failed_replicas_are_avoided(router: RouterService) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.placement import LOAD_BOUND, TIERS, Seat, TierQueue, choose
+from services.router.placement import LOAD_BOUND, Seat, choose
 
 hashes = st.integers(min_value=0, max_value=2**64 - 1)
 
@@ -52,16 +52,3 @@ def test_prefixes_spread_evenly() -> None:
     seats = [Seat.of(f"replica-{index}", 4) for index in range(4)]
     chosen = [choose(seats, prefix_hash) for prefix_hash in range(1, 4001)]
     assert all(850 < chosen.count(seat) < 1150 for seat in seats)
-
-
-@given(st.lists(st.tuples(st.sampled_from(TIERS), st.booleans())))
-def test_the_queue_is_ordered_by_tier_and_arrival(arrivals: list[tuple[str, bool]]) -> None:
-    queue: TierQueue[int] = TierQueue()
-    for number, (tier, _) in enumerate(arrivals):
-        queue.push(tier, number)
-    for number, (tier, leaves) in enumerate(arrivals):
-        if leaves:
-            queue.discard(tier, number)
-    stayed = [(TIERS.index(tier), number) for number, (tier, leaves) in enumerate(arrivals) if not leaves]
-    assert list(queue) == [number for _, number in sorted(stayed)]
-    assert len(queue) == len(stayed)

@@ -22,27 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from modelplane.limits.v1 import limits_pb2 as modelplane_dot_limits_dot_v1_dot_limits__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelplane/ratelimit/v1/ratelimit.proto\x12\x17modelplane.ratelimit.v1\"\x91\x01\n\x0eReserveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\x03\"A\n\x0b\x42ucketState\x12\r\n\x05limit\x18\x01 \x01(\x03\x12\x11\n\tremaining\x18\x02 \x01(\x03\x12\x10\n\x08reset_ms\x18\x03 \x01(\x03\"\xab\x01\n\x0bReservation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12<\n\x0erequests_state\x18\x03 \x01(\x0b\x32$.modelplane.ratelimit.v1.BucketState\x12:\n\x0ctokens_state\x18\x04 \x01(\x0b\x32$.modelplane.ratelimit.v1.BucketState\"L\n\x0fReserveResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.modelplane.ratelimit.v1.Reservation\"3\n\rSettleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\"\x10\n\x0eSettleResponse2\xcb\x01\n\x10RateLimitService\x12\\\n\x07Reserve\x12\'.modelplane.ratelimit.v1.ReserveRequest\x1a(.modelplane.ratelimit.v1.ReserveResponse\x12Y\n\x06Settle\x12&.modelplane.ratelimit.v1.SettleRequest\x1a\'.modelplane.ratelimit.v1.SettleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelplane/ratelimit/v1/ratelimit.proto\x12\x17modelplane.ratelimit.v1\x1a!modelplane/limits/v1/limits.proto\"\xa3\x02\n\x0eReserveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0forganization_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\x03\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12\x12\n\nusage_tier\x18\x08 \x01(\x05\x12\x31\n\toverrides\x18\t \x03(\x0b\x32\x1e.modelplane.limits.v1.Override\x12\x0e\n\x06images\x18\n \x01(\x03\x12\x13\n\x0b\x61udio_bytes\x18\x0b \x01(\x03\x12\x14\n\x0c\x62\x61tch_tokens\x18\x0c \x01(\x03\"A\n\x0b\x42ucketState\x12\r\n\x05limit\x18\x01 \x01(\x03\x12\x11\n\tremaining\x18\x02 \x01(\x03\x12\x10\n\x08reset_ms\x18\x03 \x01(\x03\"\xab\x01\n\x0bReservation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\x12<\n\x0erequests_state\x18\x03 \x01(\x0b\x32$.modelplane.ratelimit.v1.BucketState\x12:\n\x0ctokens_state\x18\x04 \x01(\x0b\x32$.modelplane.ratelimit.v1.BucketState\"L\n\x0fReserveResponse\x12\x39\n\x0breservation\x18\x01 \x01(\x0b\x32$.modelplane.ratelimit.v1.Reservation\"2\n\x0cTopUpRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\"\x1f\n\rTopUpResponse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\"3\n\rSettleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x03\"\x10\n\x0eSettleResponse\"^\n\x15\x44\x65scribeLimitsRequest\x12\x12\n\nusage_tier\x18\x01 \x01(\x05\x12\x31\n\toverrides\x18\x02 \x03(\x0b\x32\x1e.modelplane.limits.v1.Override\"v\n\x05Limit\x12*\n\x05scope\x18\x01 \x01(\x0e\x32\x1b.modelplane.limits.v1.Scope\x12\x32\n\tdimension\x18\x02 \x01(\x0e\x32\x1f.modelplane.limits.v1.Dimension\x12\r\n\x05limit\x18\x03 \x01(\x03\"[\n\x0bModelLimits\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12.\n\x06limits\x18\x03 \x03(\x0b\x32\x1e.modelplane.ratelimit.v1.Limit\"N\n\x16\x44\x65scribeLimitsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.modelplane.ratelimit.v1.ModelLimits2\x96\x03\n\x10RateLimitService\x12\\\n\x07Reserve\x12\'.modelplane.ratelimit.v1.ReserveRequest\x1a(.modelplane.ratelimit.v1.ReserveResponse\x12V\n\x05TopUp\x12%.modelplane.ratelimit.v1.TopUpRequest\x1a&.modelplane.ratelimit.v1.TopUpResponse\x12Y\n\x06Settle\x12&.modelplane.ratelimit.v1.SettleRequest\x1a\'.modelplane.ratelimit.v1.SettleResponse\x12q\n\x0e\x44\x65scribeLimits\x12..modelplane.ratelimit.v1.DescribeLimitsRequest\x1a/.modelplane.ratelimit.v1.DescribeLimitsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelplane.ratelimit.v1.ratelimit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESERVEREQUEST']._serialized_start=69
-  _globals['_RESERVEREQUEST']._serialized_end=214
-  _globals['_BUCKETSTATE']._serialized_start=216
-  _globals['_BUCKETSTATE']._serialized_end=281
-  _globals['_RESERVATION']._serialized_start=284
-  _globals['_RESERVATION']._serialized_end=455
-  _globals['_RESERVERESPONSE']._serialized_start=457
-  _globals['_RESERVERESPONSE']._serialized_end=533
-  _globals['_SETTLEREQUEST']._serialized_start=535
-  _globals['_SETTLEREQUEST']._serialized_end=586
-  _globals['_SETTLERESPONSE']._serialized_start=588
-  _globals['_SETTLERESPONSE']._serialized_end=604
-  _globals['_RATELIMITSERVICE']._serialized_start=607
-  _globals['_RATELIMITSERVICE']._serialized_end=810
+  _globals['_RESERVEREQUEST']._serialized_start=104
+  _globals['_RESERVEREQUEST']._serialized_end=395
+  _globals['_BUCKETSTATE']._serialized_start=397
+  _globals['_BUCKETSTATE']._serialized_end=462
+  _globals['_RESERVATION']._serialized_start=465
+  _globals['_RESERVATION']._serialized_end=636
+  _globals['_RESERVERESPONSE']._serialized_start=638
+  _globals['_RESERVERESPONSE']._serialized_end=714
+  _globals['_TOPUPREQUEST']._serialized_start=716
+  _globals['_TOPUPREQUEST']._serialized_end=766
+  _globals['_TOPUPRESPONSE']._serialized_start=768
+  _globals['_TOPUPRESPONSE']._serialized_end=799
+  _globals['_SETTLEREQUEST']._serialized_start=801
+  _globals['_SETTLEREQUEST']._serialized_end=852
+  _globals['_SETTLERESPONSE']._serialized_start=854
+  _globals['_SETTLERESPONSE']._serialized_end=870
+  _globals['_DESCRIBELIMITSREQUEST']._serialized_start=872
+  _globals['_DESCRIBELIMITSREQUEST']._serialized_end=966
+  _globals['_LIMIT']._serialized_start=968
+  _globals['_LIMIT']._serialized_end=1086
+  _globals['_MODELLIMITS']._serialized_start=1088
+  _globals['_MODELLIMITS']._serialized_end=1179
+  _globals['_DESCRIBELIMITSRESPONSE']._serialized_start=1181
+  _globals['_DESCRIBELIMITSRESPONSE']._serialized_end=1259
+  _globals['_RATELIMITSERVICE']._serialized_start=1262
+  _globals['_RATELIMITSERVICE']._serialized_end=1668
 # @@protoc_insertion_point(module_scope)

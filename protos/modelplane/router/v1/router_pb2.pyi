@@ -111,18 +111,24 @@ class DeregisterResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class PlaceRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prefix_hash", "service_tier", "excluded_replica_ids")
+    __slots__ = ("request_id", "model", "prefix_hash", "service_tier", "excluded_replica_ids", "project_id", "key_id", "weight")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PREFIX_HASH_FIELD_NUMBER: _ClassVar[int]
     SERVICE_TIER_FIELD_NUMBER: _ClassVar[int]
     EXCLUDED_REPLICA_IDS_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     prefix_hash: int
     service_tier: str
     excluded_replica_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prefix_hash: _Optional[int] = ..., service_tier: _Optional[str] = ..., excluded_replica_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    project_id: str
+    key_id: str
+    weight: int
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prefix_hash: _Optional[int] = ..., service_tier: _Optional[str] = ..., excluded_replica_ids: _Optional[_Iterable[str]] = ..., project_id: _Optional[str] = ..., key_id: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class Placement(_message.Message):
     __slots__ = ("request_id", "replica_id", "address", "service_tier")

@@ -12,9 +12,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
-from openai import OpenAI
+import httpx2
+from openai import AsyncOpenAI, OpenAI
+
+from tests.journeys.checked import AsyncCheckedTransport, CheckedTransport
 
 START_S = 240.0
 
@@ -91,9 +95,17 @@ class PlatformProcess:
     def database_url(self) -> str:
         return f"postgresql://modelplane@/modelplane?host={self.home / 'run'}"
 
-    def sdk(self, **options: object) -> OpenAI:
+    def sdk(self, **options: Any) -> OpenAI:
+        """The official client; every answer that it gets is held against the specification."""
         kept = self.credentials
-        return OpenAI(base_url=kept["base_url"], api_key=kept["api_key"], **options)  # type: ignore[arg-type]
+        http = httpx2.Client(transport=CheckedTransport(), timeout=options.get("timeout", 600))
+        return OpenAI(base_url=kept["base_url"], api_key=kept["api_key"], http_client=http, **options)
+
+    def async_sdk(self, **options: Any) -> AsyncOpenAI:
+        """The same, for asyncio."""
+        kept = self.credentials
+        http = httpx2.AsyncClient(transport=AsyncCheckedTransport(), timeout=options.get("timeout", 600))
+        return AsyncOpenAI(base_url=kept["base_url"], api_key=kept["api_key"], http_client=http, **options)
 
     def http(self) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.credentials['api_key']}"}

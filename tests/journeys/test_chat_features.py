@@ -3,6 +3,7 @@
 The model is small and often wrong. What is tested is form: every call parses, every structured answer validates.
 """
 
+import asyncio
 import json
 import math
 import shutil
@@ -283,6 +284,40 @@ def test_the_same_idempotency_key_gives_the_same_answer(sdk: OpenAI, real_platfo
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+async def test_the_async_sdk_streams_with_its_helpers(real_platform: PlatformProcess) -> None:
+    """`stream` with its events, `parse` into a class while it streams, and several at once."""
+    async with real_platform.async_sdk(max_retries=0, timeout=240) as sdk:
+
+        async def story(seed: int) -> str:
+            text = ""
+            asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
+            async with sdk.chat.completions.stream(
+                model=MODEL, messages=asked, max_completion_tokens=12, seed=seed, stream_options={"include_usage": True}
+            ) as stream:
+                async for event in stream:
+                    if event.type == "content.delta":
+                        text += event.delta
+                final = await stream.get_final_completion()
+            assert final.choices[0].message.content == text
+            assert final.usage and final.usage.completion_tokens <= 12
+            return text
+
+        assert all(await asyncio.gather(*(story(seed) for seed in range(4))))
+
+        # As the SDK's `beta` namespace, which older programs use.
+        asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Ann is 30 and happy."}]
+        async with sdk.beta.chat.completions.stream(
+            model=MODEL, messages=asked, response_format=Person, max_completion_tokens=60
+        ) as parsing:
+            kinds = [event.type async for event in parsing]
+            person = (await parsing.get_final_completion()).choices[0].message.parsed
+        assert isinstance(person, Person) and "content.done" in kinds
+        parsed = await sdk.beta.chat.completions.parse(
+            model=MODEL, messages=asked, response_format=Person, max_completion_tokens=60
+        )
+        assert isinstance(parsed.choices[0].message.parsed, Person)
+
+
 def test_the_node_sdk_does_the_same(real_platform: PlatformProcess) -> None:
     report = run_node(HERE / "node" / "chat.mjs", real_platform, MODEL)
     assert report["plain"] and report["streamed"] == report["plain"]

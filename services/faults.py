@@ -139,6 +139,10 @@ def _invalid(code: str | None, status: int = 400) -> FaultRule:
     return FaultRule("INVALID_ARGUMENT", status, _REQUEST, code)
 
 
+def _missing(code: str) -> FaultRule:
+    return FaultRule("NOT_FOUND", 404, _REQUEST, code)
+
+
 def _unavailable(code: str) -> FaultRule:
     return FaultRule("UNAVAILABLE", 503, "server_error", code, retryable=True)
 
@@ -188,19 +192,39 @@ FAULTS: Mapping[str, FaultRule] = {
     "invalid_api_key": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "invalid_api_key"),
     "mismatched_organization": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "mismatched_organization"),
     "mismatched_project": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "mismatched_project"),
+    "expired_api_key": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "expired_api_key"),
+    "ip_not_authorized": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "ip_not_authorized"),
     "invalid_service_token": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "invalid_service_token"),
     "insufficient_permissions": FaultRule("PERMISSION_DENIED", 403, _REQUEST, "insufficient_permissions"),
+    "missing_scope": FaultRule("PERMISSION_DENIED", 403, _REQUEST, "missing_scope"),
     # What is not there
     "unknown_url": FaultRule("NOT_FOUND", 404, _REQUEST, None),
     "method_not_allowed": FaultRule("INVALID_ARGUMENT", 405, _REQUEST, "method_not_allowed"),
-    "model_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "model_not_found"),
-    "key_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "key_not_found"),
-    "project_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "project_not_found"),
-    "usage_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "usage_not_found"),
-    "completion_not_found": FaultRule("NOT_FOUND", 404, _REQUEST, "completion_not_found"),
+    "model_not_found": _missing("model_not_found"),
+    "key_not_found": _missing("key_not_found"),
+    "organization_not_found": _missing("organization_not_found"),
+    "project_not_found": _missing("project_not_found"),
+    "user_not_found": _missing("user_not_found"),
+    "service_account_not_found": _missing("service_account_not_found"),
+    "invite_not_found": _missing("invite_not_found"),
+    "rate_limit_not_found": _missing("rate_limit_not_found"),
+    "spend_limit_not_found": _missing("spend_limit_not_found"),
+    "spend_alert_not_found": _missing("spend_alert_not_found"),
+    "usage_not_found": _missing("usage_not_found"),
+    "completion_not_found": _missing("completion_not_found"),
+    # Tenants in a state that does not admit the change
+    "project_archived": _invalid("project_archived"),
+    "last_owner": _invalid("last_owner"),
+    "already_member": _invalid("already_member"),
+    "invite_exists": _invalid("invite_exists"),
+    "invite_accepted": _invalid("invite_accepted"),
+    "invite_expired": _invalid("invite_expired"),
     # Limits
     "rate_limit_requests": FaultRule("RESOURCE_EXHAUSTED", 429, "requests", "rate_limit_exceeded", True),
     "rate_limit_tokens": FaultRule("RESOURCE_EXHAUSTED", 429, "tokens", "rate_limit_exceeded", True),
+    "rate_limit_images": FaultRule("RESOURCE_EXHAUSTED", 429, "images", "rate_limit_exceeded", True),
+    "rate_limit_audio": FaultRule("RESOURCE_EXHAUSTED", 429, "audio", "rate_limit_exceeded", True),
+    "rate_limit_batch_tokens": FaultRule("RESOURCE_EXHAUSTED", 429, "tokens", "rate_limit_exceeded", True),
     "request_too_large": FaultRule("RESOURCE_EXHAUSTED", 429, "tokens", "rate_limit_exceeded"),
     "insufficient_quota": FaultRule("RESOURCE_EXHAUSTED", 429, "insufficient_quota", "insufficient_quota"),
     # The platform

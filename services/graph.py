@@ -19,7 +19,14 @@ class Service(NamedTuple):
 
 
 SERVICES: Mapping[str, Service] = {
-    "auth": Service("services.auth.service:build", "modelplane.auth.v1.auth_api:AuthService", database=True),
+    "tenants": Service(
+        "services.tenants.service:build", "modelplane.tenants.v1.tenants_api:TenantsService", database=True
+    ),
+    "members": Service(
+        "services.members.service:build", "modelplane.members.v1.members_api:MembersService", database=True
+    ),
+    "keys": Service("services.keys.service:build", "modelplane.keys.v1.keys_api:KeysService", database=True),
+    "auth": Service("services.auth.service:build", "modelplane.auth.v1.auth_api:AuthService", needs=("keys",)),
     "tokenizer": Service("services.tokenizer.service:build", "modelplane.tokenizer.v1.tokenizer_api:TokenizerService"),
     "ratelimit": Service("services.ratelimit.service:build", "modelplane.ratelimit.v1.ratelimit_api:RateLimitService"),
     "billing": Service(
@@ -43,7 +50,7 @@ SERVICES: Mapping[str, Service] = {
     ),
     "gateway": Service(
         "services.gateway.service:build",
-        needs=("auth", "tokenizer", "ratelimit", "billing", "completions", "router"),
+        needs=("auth", "tokenizer", "ratelimit", "billing", "completions", "router", "tenants", "members", "keys"),
     ),
 }
 

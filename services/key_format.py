@@ -1,6 +1,6 @@
 """What a key looks like, how it is shown and how it is hashed. Pure: randomness is an argument.
 
-A key is `sk-proj-` or `sk-admin-` and 40 URL-safe characters: 26 random bytes and the CRC-32 of prefix and
+A key is `sk-proj-`, `sk-svcacct-` or `sk-admin-` and 40 URL-safe characters: 26 random bytes and the CRC-32 of prefix and
 bytes. The checksum lets a mistyped key be refused without a look-up; it is no secret and proves nothing.
 """
 
@@ -9,11 +9,14 @@ import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import ClassVar
 
 from modelplane.auth.v1 import auth_pb2
+from services.settings import Group
 
 PREFIXES: Mapping[auth_pb2.KeyKind, str] = {
     auth_pb2.KEY_KIND_PROJECT: "sk-proj-",
+    auth_pb2.KEY_KIND_SERVICE_ACCOUNT: "sk-svcacct-",
     auth_pb2.KEY_KIND_ADMIN: "sk-admin-",
 }
 RANDOM_BYTES = 26
@@ -22,6 +25,21 @@ BODY_LENGTH = 40
 SHOWN = 4
 MASK = "****"
 BODY = re.compile(f"[A-Za-z0-9_-]{{{BODY_LENGTH}}}")
+
+
+class KeySettings(Group, frozen=True, kw_only=True):
+    """How keys are kept; the same in every process that makes or checks them."""
+
+    group: ClassVar[str] = "keys"
+
+    pepper: str = ""
+    """Secret that is mixed into the hash of every key, the same in every process. With it, a stolen database
+    cannot even confirm a key. Changing it invalidates all keys. Empty is safe: keys are 208 random bits."""
+
+    @property
+    def hash_key(self) -> bytes:
+        """The pepper, of any length as configured, as the 64 bytes that the keyed hash takes."""
+        return blake2b(self.pepper.encode()).digest()
 
 
 def generate(kind: auth_pb2.KeyKind, random: bytes) -> str:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelplane.auth.v1 import auth_pb2
-from services.auth import keys
+from services import key_format as keys
 
 kinds = st.sampled_from([auth_pb2.KEY_KIND_PROJECT, auth_pb2.KEY_KIND_ADMIN])
 randoms = st.binary(min_size=keys.RANDOM_BYTES, max_size=keys.RANDOM_BYTES)

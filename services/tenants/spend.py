@@ -1,0 +1,122 @@
+"""Keeps the hard monthly spend limits and the spend alerts of organisations and projects."""
+
+from modelplane.tenants.v1 import tenants_pb2 as pb
+from services.faults import NotFound
+from services.tenants import checks, lookups
+from services.tenants.organizations import new_id
+from services.tenants.store import TenantsStore
+
+
+class Spend:
+    """The contract's part about spending."""
+
+    def __init__(self, store: TenantsStore) -> None:
+        self._store = store
+
+    async def get_spend_limit(self, request: pb.GetSpendLimitRequest, /) -> pb.GetSpendLimitResponse:
+        async with self._store.transaction() as records:
+            await lookups.owner(records, request.organization_id, request.project_id)
+            threshold_cents = await records.spend.limit(request.organization_id, request.project_id)
+        if threshold_cents is None:
+            return pb.GetSpendLimitResponse()
+        return pb.GetSpendLimitResponse(spend_limit=pb.SpendLimit(threshold_cents=threshold_cents))
+
+    async def set_spend_limit(self, request: pb.SetSpendLimitRequest, /) -> pb.SetSpendLimitResponse:
+        threshold_cents = checks.number(request.spend_limit.threshold_cents, 1, checks.MOST_CENTS, "threshold_amount")
+        async with self._store.transaction() as records:
+            await lookups.active_owner(records, request.organization_id, request.project_id)
+            await records.spend.set_limit(request.organization_id, request.project_id, threshold_cents)
+            await records.audit(
+                "spend_limit.updated",
+                request.organization_id,
+                request.actor,
+                request.project_id or request.organization_id,
+                project_id=request.project_id,
+                changes_requested={"threshold_amount": threshold_cents},
+            )
+        return pb.SetSpendLimitResponse(spend_limit=pb.SpendLimit(threshold_cents=threshold_cents))
+
+    async def delete_spend_limit(self, request: pb.DeleteSpendLimitRequest, /) -> pb.DeleteSpendLimitResponse:
+        async with self._store.transaction() as records:
+            await lookups.active_owner(records, request.organization_id, request.project_id)
+            if not await records.spend.delete_limit(request.organization_id, request.project_id):
+                raise NotFound("spend_limit_not_found", "There is no spend limit.")
+            await records.audit(
+                "spend_limit.deleted",
+                request.organization_id,
+                request.actor,
+                request.project_id or request.organization_id,
+                project_id=request.project_id,
+            )
+        return pb.DeleteSpendLimitResponse()
+
+    async def put_spend_alert(self, request: pb.PutSpendAlertRequest, /) -> pb.PutSpendAlertResponse:
+        checks.alert(request.spend_alert)
+        given = pb.SpendAlert()
+        given.CopyFrom(request.spend_alert)
+        async with self._store.transaction() as records:
+            await lookups.active_owner(records, request.organization_id, request.project_id)
+            spend, of = records.spend, (request.organization_id, request.project_id)
+            if given.id:
+                kind, part = "spend_alert.updated", "changes_requested"
+                alert = None if "\0" in given.id else await spend.replace_alert(*of, given)
+            else:
+                kind, part = "spend_alert.created", "data"
+                given.id = new_id("alert_")
+                alert = await spend.add_alert(*of, given)
+            if alert is None:
+                raise no_alert(given.id)
+            await records.audit(
+                kind,
+                request.organization_id,
+                request.actor,
+                alert.id,
+                project_id=request.project_id,
+                **{part: _shown(alert)},
+            )
+        return pb.PutSpendAlertResponse(spend_alert=alert)
+
+    async def get_spend_alert(self, request: pb.GetSpendAlertRequest, /) -> pb.GetSpendAlertResponse:
+        alert = None
+        async with self._store.transaction() as records:
+            await lookups.owner(records, request.organization_id, request.project_id)
+            if "\0" not in request.spend_alert_id:
+                alert = await records.spend.alert(request.organization_id, request.project_id, request.spend_alert_id)
+        if alert is None:
+            raise no_alert(request.spend_alert_id)
+        return pb.GetSpendAlertResponse(spend_alert=alert)
+
+    async def list_spend_alerts(self, request: pb.ListSpendAlertsRequest, /) -> pb.ListSpendAlertsResponse:
+        is_empty = checks.is_empty(request.page)
+        async with self._store.transaction() as records:
+            await lookups.owner(records, request.organization_id, request.project_id)
+            if is_empty:
+                return pb.ListSpendAlertsResponse()
+            alerts, has_more = await records.spend.alerts(request.organization_id, request.project_id, request.page)
+        return pb.ListSpendAlertsResponse(spend_alerts=alerts, has_more=has_more)
+
+    async def delete_spend_alert(self, request: pb.DeleteSpendAlertRequest, /) -> pb.DeleteSpendAlertResponse:
+        alert_id = request.spend_alert_id
+        async with self._store.transaction() as records:
+            await lookups.active_owner(records, request.organization_id, request.project_id)
+            spend, of = records.spend, (request.organization_id, request.project_id)
+            if "\0" in alert_id or not await spend.delete_alert(*of, alert_id):
+                raise no_alert(alert_id)
+            await records.audit(
+                "spend_alert.deleted", request.organization_id, request.actor, alert_id, project_id=request.project_id
+            )
+        return pb.DeleteSpendAlertResponse()
+
+
+def _shown(alert: pb.SpendAlert) -> dict[str, object]:
+    """As the audit log shows it; a webhook's URL may hold a secret."""
+    return {
+        "threshold_amount": alert.threshold_cents,
+        "recipients": list(alert.email_recipients),
+        "subject_prefix": alert.subject_prefix,
+        "webhook": bool(alert.webhook_url),
+    }
+
+
+def no_alert(alert_id: str) -> NotFound:
+    return NotFound("spend_alert_not_found", f"No such spend alert: '{alert_id}'.", param="alert_id")

@@ -17,6 +17,7 @@ import msgspec
 from services.catalog import ModelSpec, ScriptSpec, ThinkingSpec, VisionSpec
 from services.faults import FAULTS
 from services.graph import SERVICES
+from services.ratelimit.settings import LimitGroup, LimitsTable
 from services.settings import PREFIX, Group, PlatformSettings
 
 DOCS = Path(__file__).parent
@@ -57,8 +58,17 @@ VISION: Final = """
 
 """
 LIMITS: Final = """
-A `[[limits]]` table in the same file sets the rate limits of one `model` apart from the rest, with the keys
-`organization_rpm`, `organization_tpm`, `project_rpm` and `project_tpm`; see [ratelimit](#ratelimit).
+## Limits
+
+A model's limits come from the organisation's usage tier (`services/ratelimit/tiers.toml`). `[[limits]]` tables in the
+file of models come before them, and before the limits of [ratelimit](#ratelimit): tables for the tier before those
+for all. What an administrator sets for an organisation or a project comes before everything. A limit is a number, or
+`"unlimited"`; a project that has none has its organisation's.
+
+"""
+GROUPS: Final = """
+Models of a `[[limit_groups]]` table share one set of limits, and what is used up of them.
+
 """
 ERRORS: Final = """# Errors
 
@@ -147,7 +157,7 @@ def configuration() -> str:
     text += MODELS + fields_table(ModelSpec)
     for words, table in ((THINKING, ThinkingSpec), (VISION, VisionSpec), (SCRIPT, ScriptSpec)):
         text += words + fields_table(table)
-    return text + LIMITS
+    return text + LIMITS + fields_table(LimitsTable) + GROUPS + fields_table(LimitGroup)
 
 
 def errors() -> str:

@@ -8,15 +8,17 @@ from modelplane.ratelimit.v1 import ratelimit_pb2
 
 
 def rate_headers(requests: ratelimit_pb2.BucketState, tokens: ratelimit_pb2.BucketState) -> dict[str, str]:
-    """The six headers. `reset` is the time until the bucket is full again, not until the next request fits."""
-    return {
-        "x-ratelimit-limit-requests": str(requests.limit),
-        "x-ratelimit-limit-tokens": str(tokens.limit),
-        "x-ratelimit-remaining-requests": str(requests.remaining),
-        "x-ratelimit-remaining-tokens": str(tokens.remaining),
-        "x-ratelimit-reset-requests": go_duration(requests.reset_ms),
-        "x-ratelimit-reset-tokens": go_duration(tokens.reset_ms),
-    }
+    """Three headers for each kind. A kind that is not limited has none.
+
+    `reset` is the time until the bucket is full again, not until the next request fits.
+    """
+    headers: dict[str, str] = {}
+    for kind, state in (("requests", requests), ("tokens", tokens)):
+        if limit := state.limit:
+            headers[f"x-ratelimit-limit-{kind}"] = str(limit)
+            headers[f"x-ratelimit-remaining-{kind}"] = str(state.remaining)
+            headers[f"x-ratelimit-reset-{kind}"] = go_duration(state.reset_ms)
+    return headers
 
 
 def go_duration(duration_ms: int) -> str:

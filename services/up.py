@@ -8,10 +8,14 @@ import asyncio
 import contextlib
 import sys
 
+from modelplane.admin.v1.admin_pb2 import Actor
 from modelplane.auth.v1 import auth_pb2
-from modelplane.auth.v1.auth_api import AuthService
+from modelplane.keys.v1 import keys_pb2
+from modelplane.keys.v1.keys_api import KeysService
 from modelplane.pools.v1 import pools_pb2
 from modelplane.pools.v1.pools_api import PoolsService
+from modelplane.tenants.v1 import tenants_pb2
+from modelplane.tenants.v1.tenants_api import TenantsService
 from services import compose, telemetry
 from services.catalog import DEFAULT_MODEL, Catalog, checkpoint_directory
 from services.compose import Platform
@@ -88,33 +92,33 @@ async def _announce(platform: Platform, home: Home, progress: Progress) -> None:
 
 
 async def _credentials(platform: Platform, home: Home, base_url: str) -> Credentials:
-    """The first run's credentials; a new key when the file was lost or belongs to another database."""
-    auth = platform.local(AuthService)
+    """The first run's credentials; new keys when the file was lost or belongs to another database."""
     kept = home.credentials()
-    made = await auth.bootstrap(auth_pb2.BootstrapRequest())
-    if made.created:
+    made = await platform.local(TenantsService).bootstrap(tenants_pb2.BootstrapRequest())
+    if kept is None or kept.organization != made.organization_id:
+        keys = platform.local(KeysService)
         kept = Credentials(
             base_url=base_url,
-            api_key=made.api_key,
-            admin_key=made.admin_key,
-            organization=made.organization_id,
-            project=made.project_id,
-        )
-    elif kept is None or kept.organization != made.organization_id:
-        request = auth_pb2.CreateKeyRequest(
-            organization_id=made.organization_id, project_id=made.project_id, name="made by modelplane up"
-        )
-        key = await auth.create_key(request)
-        kept = Credentials(
-            base_url=base_url,
-            api_key=key.secret,
-            admin_key=kept.admin_key if kept else "",
+            api_key=await _new_key(keys, auth_pb2.KEY_KIND_PROJECT, made, "Default key"),
+            admin_key=await _new_key(keys, auth_pb2.KEY_KIND_ADMIN, made, "Default admin key"),
             organization=made.organization_id,
             project=made.project_id,
         )
     kept.base_url = base_url
     home.write_credentials(kept)
     return kept
+
+
+async def _new_key(keys: KeysService, kind: auth_pb2.KeyKind, owner: tenants_pb2.BootstrapResponse, name: str) -> str:
+    """Its secret."""
+    request = keys_pb2.CreateKeyRequest(
+        organization_id=owner.organization_id,
+        project_id="" if kind == auth_pb2.KEY_KIND_ADMIN else owner.project_id,
+        kind=kind,
+        name=name,
+        actor=Actor(user_agent="modelplane up"),
+    )
+    return (await keys.create_key(request)).secret
 
 
 async def _ready(platform: Platform, progress: Progress) -> None:

@@ -1,120 +1,239 @@
 """What is known of recently seen keys, so that a known key costs no I/O.
 
 Keeps true:
+
 - A key is looked up once however many ask for it together.
-- After `forget` or `clear` returns, no answer that was read before is given to a new caller or remembered.
-- Good and unknown keys are bounded apart, so that guessing cannot push out good ones.
+- After `forget…`, `revoke` or `clear` returns, no answer that was read before is given to a new caller or remembered;
+  a revoked key is refused even if a look-up finds it.
+- Good and unknown keys are bounded apart, so that guessing cannot push out good ones, and unknown keys are looked up
+  at a bounded rate.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import Generic, NamedTuple, TypeVar
 
 from prometheus_client import Counter
 
-from modelplane.auth.v1.auth_pb2 import AuthenticateResponse
+from modelplane.auth.v1.auth_pb2 import AuthenticateResponse, Principal
+from services.faults import Unavailable
 
 LOOKUPS = Counter("modelplane_auth_lookups", "Keys looked up, by where the answer came from.", ["source"])
 
-Load = Callable[[bytes], Awaitable[AuthenticateResponse | None]]
+# Revocations are told again by whoever has not written them down yet, so that few need to be remembered.
+MOST_REVOKED = 10_000
+
+Load = Callable[[bytes], Awaitable[Principal | None]]
+Clock = Callable[[], float]
+"""Seconds that never go back."""
+
+ValueT = TypeVar("ValueT")
+NameT = TypeVar("NameT")
 
 
-class Expiring:
-    """A bounded map from digests to answers that expire; the least recently used gives way. Times in seconds."""
+class Known(NamedTuple):
+    """A good key. The answer belongs to everybody: read it, do not change it."""
 
-    def __init__(self, size: int, ttl_s: float) -> None:
+    answer: AuthenticateResponse
+    organization_id: str
+    project_id: str
+    key_id: str
+    expires_at_ms: int
+
+
+def known(principal: Principal) -> Known:
+    return Known(
+        AuthenticateResponse(principal=principal),
+        principal.organization_id,
+        principal.project_id,
+        principal.key_id,
+        principal.expires_at_ms,
+    )
+
+
+class Expiring(Generic[ValueT]):
+    """A bounded map from digests to values that expire; the least recently used gives way. Times in seconds."""
+
+    def __init__(self, size: int, ttl_s: float, dropped: Callable[[bytes, ValueT], None] | None = None) -> None:
+        """`dropped` hears of everything that leaves, except by `clear`."""
         self._size = size
         self._ttl_s = ttl_s
-        self._entries: OrderedDict[bytes, tuple[float, AuthenticateResponse | None]] = OrderedDict()
+        self._dropped = dropped
+        self._entries: OrderedDict[bytes, tuple[float, ValueT]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, digest: bytes, now_s: float) -> tuple[float, AuthenticateResponse | None] | None:
-        """(when it expires, the answer), or None when nothing is known."""
+    def get(self, digest: bytes, now_s: float) -> ValueT | None:
         entry = self._entries.get(digest)
         if entry is None:
             return None
         if entry[0] <= now_s:
-            del self._entries[digest]
+            self.forget(digest)
             return None
         self._entries.move_to_end(digest)
-        return entry
+        return entry[1]
 
-    def put(self, digest: bytes, answer: AuthenticateResponse | None, now_s: float) -> None:
-        self._entries[digest] = (now_s + self._ttl_s, answer)
-        self._entries.move_to_end(digest)
+    def has(self, digest: bytes, now_s: float) -> bool:
+        """For values that say nothing."""
+        entry = self._entries.get(digest)
+        return entry is not None and entry[0] > now_s
+
+    def put(self, digest: bytes, value: ValueT, now_s: float) -> None:
+        self.forget(digest)
+        self._entries[digest] = (now_s + self._ttl_s, value)
         if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
+            self.forget(next(iter(self._entries)))
 
     def forget(self, digest: bytes) -> None:
-        self._entries.pop(digest, None)
+        entry = self._entries.pop(digest, None)
+        if entry is not None and self._dropped is not None:
+            self._dropped(digest, entry[1])
 
     def clear(self) -> None:
         self._entries.clear()
 
 
-class KeyCache:
-    """Answers by digest, from memory or from `load`, which returns None for an unknown key."""
+class MissBudget:
+    """How many more unknown keys may be looked up: `burst` at once, and `per_s` in the long run."""
 
-    def __init__(self, load: Load, known: Expiring, unknown: Expiring, clock: Callable[[], float]) -> None:
-        """`clock` gives seconds that never go back."""
-        self._load = load
-        self._known = known
-        self._unknown = unknown
+    def __init__(self, per_s: float, burst: int, clock: Clock) -> None:
+        self._per_s = per_s
+        self._burst = burst
         self._clock = clock
-        self._loading: dict[bytes, asyncio.Task[AuthenticateResponse | None]] = {}
+        self._left = float(burst)
+        self._seen_s = clock()
+
+    def spent(self) -> bool:
+        now_s = self._clock()
+        self._left = min(self._burst, self._left + (now_s - self._seen_s) * self._per_s)
+        self._seen_s = now_s
+        return self._left < 1
+
+    def take(self) -> None:
+        self._left -= 1
+
+
+class KeyCache:
+    """Good keys by digest, from memory or from `load`, which returns None for an unknown key."""
+
+    def __init__(
+        self, load: Load, *, size: int, ttl_s: float, unknown: Expiring[None], budget: MissBudget, clock: Clock
+    ) -> None:
+        """Good keys: at most `size`, each for `ttl_s` seconds."""
+        self._load = load
+        self._known: Expiring[Known] = Expiring(size, ttl_s, self._unindex)
+        self._unknown = unknown
+        self._budget = budget
+        self._clock = clock
+        self._digests: dict[str, set[bytes]] = {}
+        # Organisations and ids of revoked keys, and the digests of those that were known.
+        self._revoked: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._refused: OrderedDict[bytes, None] = OrderedDict()
+        self._loading: dict[bytes, asyncio.Task[Known | None]] = {}
         self._hits = LOOKUPS.labels("memory")
-        self._misses = LOOKUPS.labels("database")
+        self._misses = LOOKUPS.labels("keys")
 
-    def recall(self, digest: bytes) -> AuthenticateResponse | None:
-        """What is remembered of a good key. The answer belongs to everybody: do not change it."""
-        entry = self._known.get(digest, self._clock())
-        if entry is None:
-            return None
-        self._hits.inc()
-        return entry[1]
+    def recall(self, digest: bytes) -> Known | None:
+        """What is remembered of a good key."""
+        found = self._known.get(digest, self._clock())
+        if found is not None:
+            self._hits.inc()
+        return found
 
-    async def find(self, digest: bytes) -> AuthenticateResponse | None:
-        """The same for any key, read when it is not remembered. Raises what `load` raises."""
-        answer = self.recall(digest)
-        if answer is not None:
-            return answer
-        if self._unknown.get(digest, self._clock()) is not None:
+    async def find(self, digest: bytes) -> Known | None:
+        """The same for any key, read when it is not remembered. Raises what `load` raises, and Unavailable while too
+        many unknown keys are tried."""
+        found = self.recall(digest)
+        if found is not None:
+            return found
+        if digest in self._refused or self._unknown.has(digest, self._clock()):
             self._hits.inc()
             return None
         task = self._loading.get(digest)
         if task is None:
+            if self._budget.spent():
+                raise Unavailable(
+                    "service_unavailable",
+                    "Too many unknown API keys are being tried. Please try again in a moment.",
+                    retry_after_ms=1000,
+                )
             task = self._loading[digest] = asyncio.create_task(self._fetch(digest))
             task.add_done_callback(retrieve)
         # A caller that gives up must not take the answer from the others.
         return await asyncio.shield(task)
 
-    def forget(self, digest: bytes) -> None:
-        self._known.forget(digest)
-        self._unknown.forget(digest)
-        self._loading.pop(digest, None)
+    def forget(self, name: str) -> None:
+        """Forgets the keys of an organisation or a project, or one key, by its id."""
+        for digest in self._digests.pop(name, ()):
+            self._known.forget(digest)
+        self._overtake()
+
+    def revoke(self, organization_id: str, key_id: str) -> None:
+        """The organisation's key is refused from now on, without asking anybody."""
+        _add(self._revoked, (organization_id, key_id))
+        for digest in self._digests.get(key_id, set()) & self._digests.get(organization_id, set()):
+            _add(self._refused, digest)
+        self.forget(key_id)
 
     def clear(self) -> None:
+        """Forgets everything but what was revoked."""
         self._known.clear()
+        self._digests.clear()
         self._unknown.clear()
+        self._overtake()
+
+    def _overtake(self) -> None:
+        """What is being read may be old already: nobody new waits for it, and it is not remembered."""
         self._loading.clear()
 
-    async def _fetch(self, digest: bytes) -> AuthenticateResponse | None:
+    async def _fetch(self, digest: bytes) -> Known | None:
         self._misses.inc()
         try:
-            answer = await self._load(digest)
+            principal = await self._load(digest)
         finally:
-            # Gone from there, it was overtaken by `forget` or `clear`: what it read is old.
             current = self._loading.get(digest) is asyncio.current_task()
             if current:
                 del self._loading[digest]
+        gone = principal is None or (principal.organization_id, principal.key_id) in self._revoked
+        found = None if principal is None or gone else known(principal)
+        if found is None:
+            self._budget.take()
         if current:
-            (self._unknown if answer is None else self._known).put(digest, answer, self._clock())
-        return answer
+            self._remember(digest, found)
+        return found
+
+    def _remember(self, digest: bytes, found: Known | None) -> None:
+        if found is None:
+            self._unknown.put(digest, None, self._clock())
+            return
+        self._known.put(digest, found, self._clock())
+        for name in _names(found):
+            self._digests.setdefault(name, set()).add(digest)
+
+    def _unindex(self, digest: bytes, dropped: Known) -> None:
+        for name in _names(dropped):
+            digests = self._digests.get(name)
+            if digests is not None:
+                digests.discard(digest)
+                if not digests:
+                    del self._digests[name]
 
 
-def retrieve(task: asyncio.Task[AuthenticateResponse | None]) -> None:
+def _add(bounded: OrderedDict[NameT, None], name: NameT) -> None:
+    bounded[name] = None
+    bounded.move_to_end(name)
+    if len(bounded) > MOST_REVOKED:
+        bounded.popitem(last=False)
+
+
+def _names(found: Known) -> tuple[str, ...]:
+    """Whose changes concern the key. Ids of different things are different."""
+    return found.organization_id, found.project_id or found.organization_id, found.key_id
+
+
+def retrieve(task: "asyncio.Task[Known | None]") -> None:
     """Marks a failure as seen, for when every caller that waited for it has given up."""
     if not task.cancelled():
         task.exception()

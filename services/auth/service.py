@@ -1,138 +1,149 @@
-"""Turns keys into principals, and makes and revokes keys.
+"""Turns keys into principals.
 
-Keeps true: secrets appear in the answer that makes them and nowhere else; a known key costs no I/O; a revoked
-key is refused by this process when `revoke_key` returns, and by the others as soon as PostgreSQL has told them.
+Keeps true: a known key costs no I/O; a change that the service `keys` pushes acts at once, a revocation for good; no
+secret leaves this process, only its digest.
 """
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from hashlib import blake2b
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
 from modelplane.auth.v1 import auth_pb2
-from services import telemetry
-from services.auth import keys
-from services.auth.cache import Expiring, KeyCache
-from services.auth.settings import Settings
-from services.auth.store import KeyRow, Store
+from modelplane.keys.v1 import keys_pb2
+from modelplane.keys.v1.keys_api import KeysService
+from services import key_format, telemetry
+from services.auth.cache import Expiring, KeyCache, Known, MissBudget
+from services.auth.settings import AuthSettings
 from services.compose import Context
-from services.faults import NotFound, Unauthenticated
+from services.faults import Fault, Unauthenticated
+from services.key_format import KeySettings
+
+_PARTS: Final = 3
 
 log = telemetry.logger(__name__)
 
-KINDS: Final = {"project": auth_pb2.KEY_KIND_PROJECT, "admin": auth_pb2.KEY_KIND_ADMIN}
-NAMES: Final = {kind: name for name, kind in KINDS.items()}
-
 
 class Auth:
-    """The contract AuthService."""
+    """The contract AuthService. `clock` gives seconds that never go back, `wall` seconds of the epoch."""
 
-    def __init__(self, store: Store, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store = store
-        # Of any length as configured; the keyed hash takes 64 bytes.
-        self._pepper = blake2b(settings.pepper.encode()).digest()
+    def __init__(
+        self,
+        keys: KeysService,
+        hashing: KeySettings,
+        settings: AuthSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._keys = keys
+        self._hash_key = hashing.hash_key
+        self._settings = settings
+        self._wall = wall
         self._cache = KeyCache(
             self._look_up,
-            known=Expiring(settings.cached_keys, settings.ttl_s),
+            size=settings.cached_keys,
+            ttl_s=settings.ttl_s,
             unknown=Expiring(settings.cached_unknown_keys, settings.unknown_ttl_s),
+            budget=MissBudget(settings.unknown_per_s, settings.unknown_burst, clock),
             clock=clock,
         )
+        # Milliseconds of the epoch by key id, not reported yet.
+        self._used_at_ms: dict[str, int] = {}
 
     async def authenticate(self, request: auth_pb2.AuthenticateRequest, /) -> auth_pb2.AuthenticateResponse:
         """The answer is shared by all callers of this key: read it, do not change it."""
         key = request.key
         if not key:
             raise missing_key()
-        digest = keys.digest(key, self._pepper)
-        answer = self._cache.recall(digest)
-        if answer is None and keys.parse(key) is not None:
-            answer = await self._cache.find(digest)
-        if answer is None:
+        digest = key_format.digest(key, self._hash_key)
+        found = self._cache.recall(digest)
+        if found is None and key_format.parse(key) is not None:
+            found = await self._cache.find(digest)
+        if found is None:
             raise incorrect_key(key)
-        principal = answer.principal
-        if request.organization and request.organization != principal.organization_id:
-            raise Unauthenticated(
-                "mismatched_organization", "OpenAI-Organization header should match organization for API key"
-            )
-        if request.project and request.project != principal.project_id:
-            raise Unauthenticated("mismatched_project", "OpenAI-Project header should match project for API key")
-        return answer
+        now_ms = int(self._wall() * 1000)
+        if found.expires_at_ms and found.expires_at_ms <= now_ms:
+            raise Unauthenticated("expired_api_key", f"The API key {key_format.redact(key)} has expired.")
+        _check_headers(request, found)
+        self._used_at_ms[found.key_id] = now_ms
+        return found.answer
 
-    async def bootstrap(self, request: auth_pb2.BootstrapRequest, /) -> auth_pb2.BootstrapResponse:
-        organization_id, project_id = new_id("org-"), new_id("proj_")
-        api_key, api_row = self._new_key(auth_pb2.KEY_KIND_PROJECT, organization_id, project_id, "Default key")
-        admin_key, admin_row = self._new_key(auth_pb2.KEY_KIND_ADMIN, organization_id, None, "Default admin key")
-        first = await self._store.bootstrap(organization_id, project_id, [api_row, admin_row])
-        if first is not None:
-            return auth_pb2.BootstrapResponse(created=False, organization_id=first[0], project_id=first[1])
-        log.info("first organisation made", organization_id=organization_id, project_id=project_id)
-        return auth_pb2.BootstrapResponse(
-            created=True,
-            organization_id=organization_id,
-            project_id=project_id,
-            api_key=api_key,
-            admin_key=admin_key,
+    async def follow(self) -> None:
+        """Forgets what the service `keys` says is old, for ever."""
+        broken = False
+        while True:
+            try:
+                async with aclosing(self._keys.watch(keys_pb2.WatchRequest())) as changes:  # type: ignore[type-var]
+                    await self._heard(changes)
+                    # What happened before the stream was not heard.
+                    self._cache.clear()
+                    if broken:
+                        log.info("changes of keys are heard again")
+                    broken = False
+                    while True:
+                        self._apply(await self._heard(changes))
+            except (Fault, TimeoutError, StopAsyncIteration) as error:
+                if not broken:
+                    log.warning("changes of keys are not heard", error=error)
+                broken = True
+            await asyncio.sleep(self._settings.patience_s / 4)
+
+    async def keep_touching(self) -> None:
+        """Reports when keys were last used, for ever."""
+        while True:
+            await asyncio.sleep(self._settings.touch_interval_s)
+            await self.touch()
+
+    async def touch(self) -> None:
+        """Reports it now."""
+        used, self._used_at_ms = self._used_at_ms, {}
+        if not used:
+            return
+        try:
+            await self._keys.touch(keys_pb2.TouchRequest(used_at_ms=used))
+        except Fault as fault:
+            log.debug("last use of keys not reported", reason=fault.reason, count=len(used))
+            if len(used) + len(self._used_at_ms) <= self._settings.cached_keys:
+                self._used_at_ms = used | self._used_at_ms
+
+    async def _heard(self, changes: AsyncIterator[keys_pb2.WatchResponse]) -> keys_pb2.WatchResponse:
+        """The next change or beat. Raises TimeoutError when none comes in time."""
+        next_one = asyncio.ensure_future(anext(changes))
+        try:
+            # In parts: after a stall of this process what came meanwhile waits to be read, and it was us who slept.
+            for _ in range(_PARTS):
+                await asyncio.wait((next_one,), timeout=self._settings.patience_s / _PARTS)
+                if next_one.done():
+                    return next_one.result()
+            raise TimeoutError(f"no sign of life for {self._settings.patience_s:g} s")
+        finally:
+            next_one.cancel()
+            await asyncio.wait((next_one,))
+
+    def _apply(self, change: keys_pb2.WatchResponse) -> None:
+        if change.all:
+            self._cache.clear()
+        if change.revoked:
+            self._cache.revoke(change.organization_id, change.key_id)
+            return
+        for name in (change.organization_id, change.project_id, change.key_id):
+            if name:
+                self._cache.forget(name)
+
+    async def _look_up(self, digest: bytes) -> auth_pb2.Principal | None:
+        resolved = await self._keys.resolve(keys_pb2.ResolveRequest(digest=digest))
+        return resolved.principal if resolved.HasField("principal") else None
+
+
+def _check_headers(request: auth_pb2.AuthenticateRequest, found: Known) -> None:
+    if request.organization and request.organization != found.organization_id:
+        raise Unauthenticated(
+            "mismatched_organization", "OpenAI-Organization header should match organization for API key"
         )
-
-    async def create_key(self, request: auth_pb2.CreateKeyRequest, /) -> auth_pb2.CreateKeyResponse:
-        secret, row = self._new_key(
-            auth_pb2.KEY_KIND_PROJECT, request.organization_id, request.project_id, request.name
-        )
-        if not await self._store.add_key(row):
-            raise NotFound("project_not_found", f"No such project: '{request.project_id}'.", param="project_id")
-        log.info("key made", key_id=row.id, project_id=row.project_id)
-        return auth_pb2.CreateKeyResponse(key_id=row.id, secret=secret, redacted=row.redacted)
-
-    async def revoke_key(self, request: auth_pb2.RevokeKeyRequest, /) -> auth_pb2.RevokeKeyResponse:
-        digest = await self._store.revoke_key(request.organization_id, request.key_id)
-        if digest is None:
-            raise NotFound("key_not_found", f"No such API key: '{request.key_id}'.", param="key_id")
-        self._cache.forget(digest)
-        log.info("key revoked", key_id=request.key_id)
-        return auth_pb2.RevokeKeyResponse()
-
-    async def follow(self, revocations: AsyncIterator[bytes | None]) -> None:
-        """Forgets the keys that any process revokes, and all of them after a None."""
-        async for digest in revocations:
-            if digest is None:
-                self._cache.clear()
-            else:
-                self._cache.forget(digest)
-
-    def _new_key(
-        self, kind: auth_pb2.KeyKind, organization_id: str, project_id: str | None, name: str
-    ) -> tuple[str, KeyRow]:
-        secret = keys.generate(kind, secrets.token_bytes(keys.RANDOM_BYTES))
-        digest = keys.digest(secret, self._pepper)
-        return secret, KeyRow(
-            id=new_id("key_"),
-            organization_id=organization_id,
-            project_id=project_id,
-            kind=NAMES[kind],
-            name=name,
-            hash=digest,
-            redacted=keys.redact(secret),
-        )
-
-    async def _look_up(self, digest: bytes) -> auth_pb2.AuthenticateResponse | None:
-        owner = await self._store.owner(digest)
-        if owner is None:
-            return None
-        return auth_pb2.AuthenticateResponse(
-            principal=auth_pb2.Principal(
-                organization_id=owner.organization_id,
-                project_id=owner.project_id or "",
-                key_id=owner.key_id,
-                kind=KINDS[owner.kind],
-            )
-        )
-
-
-def new_id(prefix: str) -> str:
-    return keys.identifier(prefix, secrets.token_bytes(keys.ID_BYTES))
+    if request.project and request.project != found.project_id:
+        raise Unauthenticated("mismatched_project", "OpenAI-Project header should match project for API key")
 
 
 def missing_key() -> Unauthenticated:
@@ -146,25 +157,30 @@ def missing_key() -> Unauthenticated:
 def incorrect_key(key: str) -> Unauthenticated:
     return Unauthenticated(
         "invalid_api_key",
-        f"Incorrect API key provided: {keys.redact(key)}. It is mistyped, was revoked, or belongs to another platform.",
+        f"Incorrect API key provided: {key_format.redact(key)}. It is mistyped, was revoked, or belongs to another "
+        "platform.",
     )
 
 
 @asynccontextmanager
-async def serving(store: Store, settings: Settings) -> AsyncIterator[Auth]:
-    """The service, kept in step with what other processes revoke."""
-    auth = Auth(store, settings)
-    async with aclosing(store.revocations()) as revocations:
-        await anext(revocations)  # it listens before the first key is remembered
-        following = asyncio.create_task(auth.follow(revocations), name="auth revocations")
-        try:
-            yield auth
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
+async def serving(auth: Auth) -> AsyncIterator[Auth]:
+    """The service, kept in step with what changes; its last uses are reported before it ends."""
+    tasks = [
+        asyncio.create_task(auth.follow(), name="auth changes"),
+        asyncio.create_task(auth.keep_touching(), name="auth last uses"),
+    ]
+    try:
+        yield auth
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        with suppress(Fault):
+            await auth.touch()
 
 
 @asynccontextmanager
 async def build(context: Context) -> AsyncIterator[Auth]:
-    async with serving(Store(context.database()), context.settings(Settings)) as auth:
+    auth = Auth(context.need(KeysService), context.settings(KeySettings), context.settings(AuthSettings))
+    async with serving(auth):
         yield auth

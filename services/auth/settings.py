@@ -1,28 +1,44 @@
-"""Settings of the service `auth`."""
+"""Settings of the service `auth`. How keys are hashed is in `services.key_format`."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+import msgspec
 
 from services.settings import Group
 
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
-class Settings(Group, frozen=True, kw_only=True):
-    """How keys are kept and how long a looked-up key is believed."""
+
+class AuthSettings(Group, frozen=True, kw_only=True):
+    """How long a looked-up key is believed, and what guessing may cost."""
 
     group: ClassVar[str] = "auth"
 
-    pepper: str = ""
-    """Secret that is mixed into the hash of every key, the same in every process. With it, a stolen database
-    cannot even confirm a key. Changing it invalidates all keys. Empty is safe: keys are 208 random bits."""
+    ttl_s: Seconds = 60.0
+    """Seconds a good key is believed without asking again. Changes are pushed and act at once; this bounds how long
+    keys go on working while the service `keys`, which would push them, cannot be reached."""
 
-    ttl_s: float = 60.0
-    """Seconds a good key is believed without asking the database again. A revocation is pushed and acts at
-    once; this bounds it when the push cannot get through."""
+    patience_s: Seconds = 0.75
+    """Seconds without a sign of life after which the stream of changes counts as broken. With it everything that is
+    remembered is forgotten as soon as there is a new stream, which begins with what was missed. Three times the pushing
+    side's MODELPLANE_KEYS_WATCH_BEAT_S."""
 
-    unknown_ttl_s: float = 5.0
-    """Seconds an unknown key is refused without asking the database again."""
+    unknown_ttl_s: Seconds = 5.0
+    """Seconds an unknown key is refused without asking again."""
 
-    cached_keys: int = 50_000
+    cached_keys: Positive = 50_000
     """Most good keys remembered, about 1 KiB each; the least recently used gives way."""
 
-    cached_unknown_keys: int = 10_000
+    cached_unknown_keys: Positive = 10_000
     """Most unknown keys remembered."""
+
+    unknown_per_s: Seconds = 50.0
+    """Look-ups of unknown keys that are made per second, in the long run. Beyond it no key is looked up, so that
+    guessing cannot exhaust the database; keys that are remembered are not concerned."""
+
+    unknown_burst: Positive = 500
+    """The same, at once."""
+
+    touch_interval_s: Seconds = 10.0
+    """Seconds between two reports of when keys were last used: the most that a crash makes them forget."""

@@ -1,7 +1,8 @@
 """A bucket that refills steadily, kept as one point in time: the generic cell rate algorithm (GCRA).
 
-A bucket holds `units` and regains one every `interval_ns`; its whole state is the time at which it will be full
-again. Taking units moves that time into the future, and a take is admitted when it stays within one window.
+A bucket holds `units` and regains one every `interval_ns`; its state is the time at which it will be full again.
+Taking units moves that time into the future, and a take is admitted when it stays within one window. The rate is
+an argument: a limit may change at any time, and a bucket that was half empty then is half empty under the new one.
 
 What it keeps true, for units taken by `take` and counted at the time of the take: no window of time, however
 placed, holds more than `units + its length / interval_ns` of them. Giving back must not break that. Units that
@@ -20,15 +21,15 @@ class Rate(NamedTuple):
     """How much a bucket holds and how fast it refills."""
 
     units: int
-    """What a full bucket holds: the burst. At least 1."""
+    """What a full bucket holds: the burst. 0 lets nothing through."""
 
     interval_ns: int
-    """Time in which one unit comes back."""
+    """Time in which one unit comes back. At least 1."""
 
 
 def per_window(units: int, window_ns: int) -> Rate:
-    """The rate that refills `units` (at least 1) in `window_ns`, or a hair later: the interval is rounded up."""
-    return Rate(units, -(-window_ns // units))
+    """The rate that refills `units` (at least 0) in `window_ns`, or a hair later: the interval is rounded up."""
+    return Rate(units, -(-window_ns // (units or 1)))
 
 
 class Claim(NamedTuple):
@@ -38,13 +39,15 @@ class Claim(NamedTuple):
     taken_ns: int
     starts_ns: int
     given_back_ns: int
+    """All that the bucket had been given back when this was taken."""
 
 
 @dataclass(slots=True)
 class Bucket:
-    """One bucket: its rate and its state. New ones are full."""
+    """The state of one bucket. A new one is full, and a full one may be forgotten: that changes nothing."""
 
-    rate: Rate
+    born_ns: int = 0
+    """When it was made. Claims from before are on a forgotten bucket, which was full: they have refilled."""
 
     full_ns: int = 0
     """The time at which the bucket is full, if nothing more is taken."""
@@ -55,33 +58,39 @@ class Bucket:
     def until_full_ns(self, now_ns: int) -> int:
         return self.full_ns - now_ns if self.full_ns > now_ns else 0
 
-    def remaining(self, now_ns: int) -> int:
+    def remaining(self, rate: Rate, now_ns: int) -> int:
         """Whole units that can be taken now; 0 also when the bucket is in debt."""
-        units, interval_ns = self.rate
+        units, interval_ns = rate
         if self.full_ns <= now_ns:
             return units
         return max(0, units + (now_ns - self.full_ns) // interval_ns)
 
-    def wait_ns(self, units: int, now_ns: int) -> int | None:
+    def wait_ns(self, rate: Rate, units: int, now_ns: int) -> int | None:
         """Time until `units` fit if nothing else is taken: 0 when they fit now, None when they never will."""
-        most, interval_ns = self.rate
+        most, interval_ns = rate
         if units > most:
             return None
         fits_ns = self.full_ns - (most - units) * interval_ns
         return fits_ns - now_ns if fits_ns > now_ns else 0
 
-    def take(self, units: int, now_ns: int) -> Claim:
+    def take(self, rate: Rate, units: int, now_ns: int) -> Claim:
         """Takes `units`, even beyond what is there: ask `wait_ns` before."""
         starts_ns = self.full_ns if self.full_ns > now_ns else now_ns
-        self.full_ns = starts_ns + units * self.rate.interval_ns
-        return Claim(units, now_ns, starts_ns, self.given_back_ns)
+        self.full_ns = starts_ns + units * rate.interval_ns
+        # Made as the tuple that it is: a named tuple's own constructor takes twice as long.
+        return tuple.__new__(Claim, (units, now_ns, starts_ns, self.given_back_ns))
 
-    def settle(self, claim: Claim, used: int, now_ns: int) -> None:
-        """Corrects a claim to the units `used`. More than was claimed is charged now and may leave a debt."""
+    def settle(self, rate: Rate, claim: Claim, used: int, now_ns: int) -> None:
+        """Corrects a claim to the units `used`. More than was claimed is charged now and may leave a debt.
+
+        The rate is the one that the claim was taken at: a claim is a stretch of time, and that is how long.
+        """
         if used >= claim.units:
-            self.take(used - claim.units, now_ns)
+            self.take(rate, used - claim.units, now_ns)
             return
-        interval_ns = self.rate.interval_ns
+        if claim.taken_ns < self.born_ns:
+            return
+        interval_ns = rate.interval_ns
         moved_ns = self.given_back_ns - claim.given_back_ns
         starts_ns = max(claim.taken_ns, claim.starts_ns - moved_ns)
         ends_ns = starts_ns + claim.units * interval_ns

@@ -1,7 +1,8 @@
-"""The buckets in a file, so that a restart does not hand out a fresh burst.
+"""The buckets, and what was learned of output, in a file: a restart hands out no fresh burst and estimates as before.
 
 The file is replaced as a whole: a crash while writing leaves the one before. It holds times until full, and the
-time that passed while nothing ran counts as refilling; a wall clock set back meanwhile counts as no time.
+time that passed while nothing ran counts as refilling; a wall clock set back meanwhile counts as no time. Its size
+is bounded by the tenants of the last day: a full bucket is no state, and learned expectations are bounded.
 """
 
 import os
@@ -9,18 +10,21 @@ from pathlib import Path
 
 import msgspec
 
-from services.ratelimit.limits import AccountState, Limits
+from services.ratelimit.buckets import MemoryBuckets, Standing
+from services.ratelimit.expectations import Expectations, Learned
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The accounts that were not full at `taken_ns` (Unix nanoseconds)."""
+    """The buckets that were not full at `taken_ns` (Unix nanoseconds), and all expectations."""
 
     taken_ns: int
-    accounts: list[AccountState]
+    buckets: list[Standing]
+    expectations: list[Learned]
 
 
-def capture(limits: Limits, now_ns: int) -> Snapshot:
-    return Snapshot(now_ns, list(limits.states(now_ns)))
+def capture(buckets: MemoryBuckets | None, expectations: Expectations, now_ns: int) -> Snapshot:
+    """Without buckets when they live elsewhere."""
+    return Snapshot(now_ns, list(buckets.states()) if buckets is not None else [], list(expectations.states()))
 
 
 def save(snapshot: Snapshot, path: Path) -> None:
@@ -42,7 +46,9 @@ def load(path: Path) -> Snapshot | None:
         return None
 
 
-def restore(snapshot: Snapshot, limits: Limits, now_ns: int) -> None:
+def restore(snapshot: Snapshot, buckets: MemoryBuckets | None, expectations: Expectations, now_ns: int) -> None:
     elapsed_ns = max(0, now_ns - snapshot.taken_ns)
-    for state in snapshot.accounts:
-        limits.restore(state, elapsed_ns, now_ns)
+    if buckets is not None:
+        for standing in snapshot.buckets:
+            buckets.restore(standing, elapsed_ns)
+    expectations.restore(snapshot.expectations)

@@ -1,28 +1,55 @@
-"""AuthService, over both wirings."""
+"""AuthService before a real KeysService, over both wirings."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelplane.auth.v1 import auth_pb2
 from modelplane.auth.v1.auth_api import AuthService
-from services.auth.service import serving
-from services.auth.settings import Settings
-from services.auth.store import Store
-from services.faults import NotFound, Unauthenticated
+from modelplane.keys.v1 import keys_pb2
+from modelplane.keys.v1.keys_api import KeysService
+from services.auth.service import Auth, serving
+from services.auth.settings import AuthSettings
+from services.faults import Unauthenticated
+from services.key_format import KeySettings
+from services.keys import service as keys_service
+from services.keys.journal import Journal
+from services.keys.settings import KeysSettings
+from services.keys.store import KeysStore
 from services.storage import Database
 from tests.contract.conftest import Wire
+from tests.contract.tenancy import write
+
+NOW_S = 1_700_000_000
 
 
 @pytest.fixture
-async def auth(database: Database, wire: Wire) -> AsyncIterator[AuthService]:
-    async with serving(Store(database), Settings()) as service:
+def wall() -> list[float]:
+    return [float(NOW_S)]
+
+
+@pytest.fixture
+async def keys(database: Database, wire: Wire, tmp_path: Path, wall: list[float]) -> AsyncIterator[KeysService]:
+    await write(database)
+    journal = Journal(tmp_path / "revocations.jsonl")
+    async with keys_service.serving(
+        KeysStore(database), journal, KeySettings(), KeysSettings(), clock=lambda: wall[0]
+    ) as service:
+        yield await wire(KeysService, service)
+
+
+@pytest.fixture
+async def auth(keys: KeysService, wire: Wire, wall: list[float]) -> AsyncIterator[AuthService]:
+    async with serving(Auth(keys, KeySettings(), AuthSettings(), wall=lambda: wall[0])) as service:
         yield await wire(AuthService, service)
 
 
-@pytest.fixture
-async def first(auth: AuthService) -> auth_pb2.BootstrapResponse:
-    return await auth.bootstrap(auth_pb2.BootstrapRequest())
+async def make(keys: KeysService, **fields: Any) -> keys_pb2.CreateKeyResponse:
+    given = {"organization_id": "org-1", "project_id": "proj_1", "kind": auth_pb2.KEY_KIND_PROJECT, **fields}
+    return await keys.create_key(keys_pb2.CreateKeyRequest(**given))
 
 
 async def authenticate(auth: AuthService, key: str, organization: str = "", project: str = "") -> auth_pb2.Principal:
@@ -36,39 +63,29 @@ async def refusal(auth: AuthService, key: str, organization: str = "", project: 
     return caught.value
 
 
-async def test_the_first_keys(auth: AuthService, first: auth_pb2.BootstrapResponse) -> None:
-    assert first.created
-    assert first.organization_id.startswith("org-") and first.project_id.startswith("proj_")
-    assert first.api_key.startswith("sk-proj-") and first.admin_key.startswith("sk-admin-")
-    principal = await authenticate(auth, first.api_key)
-    assert principal.organization_id == first.organization_id
-    assert principal.project_id == first.project_id
-    assert principal.key_id.startswith("key_")
-    assert principal.kind == auth_pb2.KEY_KIND_PROJECT
-    admin = await authenticate(auth, first.admin_key)
-    assert (admin.organization_id, admin.project_id) == (first.organization_id, "")
-    assert admin.kind == auth_pb2.KEY_KIND_ADMIN
+async def test_a_key_is_its_principal(auth: AuthService, keys: KeysService) -> None:
+    made = await make(keys)
+    for _ in range(2):
+        principal = await authenticate(auth, made.secret)
+        assert (principal.organization_id, principal.project_id) == ("org-1", "proj_1")
+        assert (principal.key_id, principal.kind) == (made.key.id, auth_pb2.KEY_KIND_PROJECT)
+        assert principal.usage_tier == 3
+    admin = await make(keys, project_id="", kind=auth_pb2.KEY_KIND_ADMIN)
+    assert (await authenticate(auth, admin.secret)).project_id == ""
 
 
-async def test_bootstrap_happens_once(auth: AuthService, first: auth_pb2.BootstrapResponse) -> None:
-    assert await auth.bootstrap(auth_pb2.BootstrapRequest()) == auth_pb2.BootstrapResponse(
-        created=False, organization_id=first.organization_id, project_id=first.project_id
-    )
-
-
-async def test_headers_that_match_are_welcome(auth: AuthService, first: auth_pb2.BootstrapResponse) -> None:
-    await authenticate(auth, first.api_key, first.organization_id, first.project_id)
-    await authenticate(auth, first.admin_key, first.organization_id)
-
-
-async def test_headers_that_do_not_match_are_refused(auth: AuthService, first: auth_pb2.BootstrapResponse) -> None:
-    fault = await refusal(auth, first.api_key, organization="org-other")
+async def test_headers_select_what_the_key_may_use(auth: AuthService, keys: KeysService) -> None:
+    made = await make(keys)
+    admin = await make(keys, project_id="", kind=auth_pb2.KEY_KIND_ADMIN)
+    await authenticate(auth, made.secret, "org-1", "proj_1")
+    await authenticate(auth, admin.secret, "org-1")
+    fault = await refusal(auth, made.secret, organization="org-2")
     assert fault.reason == "mismatched_organization"
     assert fault.message == "OpenAI-Organization header should match organization for API key"
-    fault = await refusal(auth, first.api_key, first.organization_id, project="proj_other")
+    fault = await refusal(auth, made.secret, "org-1", project="proj_2")
     assert fault.reason == "mismatched_project"
     assert fault.message == "OpenAI-Project header should match project for API key"
-    assert (await refusal(auth, first.admin_key, project=first.project_id)).reason == "mismatched_project"
+    assert (await refusal(auth, admin.secret, project="proj_1")).reason == "mismatched_project"
 
 
 async def test_no_key(auth: AuthService) -> None:
@@ -77,8 +94,9 @@ async def test_no_key(auth: AuthService) -> None:
     assert fault.message.startswith("You didn't provide an API key.")
 
 
-async def test_keys_that_are_none(auth: AuthService, first: auth_pb2.BootstrapResponse) -> None:
-    mistyped = first.api_key[:-1] + ("A" if first.api_key[-1] != "A" else "B")
+async def test_keys_that_are_none(auth: AuthService, keys: KeysService) -> None:
+    made = await make(keys)
+    mistyped = made.secret[:-1] + ("A" if made.secret[-1] != "A" else "B")
     for key, shown in (
         (mistyped, f"sk-proj-****{mistyped[-4:]}"),
         ("sk-1234", "sk-****"),
@@ -90,30 +108,66 @@ async def test_keys_that_are_none(auth: AuthService, first: auth_pb2.BootstrapRe
         assert fault.message.startswith(f"Incorrect API key provided: {shown}. ")
 
 
-async def test_a_made_key_works_until_it_is_revoked(auth: AuthService, first: auth_pb2.BootstrapResponse) -> None:
-    made = await auth.create_key(
-        auth_pb2.CreateKeyRequest(organization_id=first.organization_id, project_id=first.project_id, name="ci")
-    )
-    assert made.redacted == f"sk-proj-****{made.secret[-4:]}"
-    assert (await authenticate(auth, made.secret)).key_id == made.key_id
-    revoke = auth_pb2.RevokeKeyRequest(organization_id=first.organization_id, key_id=made.key_id)
-    for _ in range(2):
-        await auth.revoke_key(revoke)
-        assert (await refusal(auth, made.secret)).reason == "invalid_api_key"
-    await authenticate(auth, first.api_key)
+async def test_a_key_works_until_it_is_revoked(auth: AuthService, keys: KeysService) -> None:
+    made, other = await make(keys), await make(keys)
+    await authenticate(auth, made.secret)
+    await keys.revoke_key(keys_pb2.RevokeKeyRequest(organization_id="org-1", key_id=made.key.id))
+    await until_refused(auth, made.secret)
+    await authenticate(auth, other.secret)
 
 
-async def test_a_key_needs_a_project_of_its_organization(auth: AuthService, first: auth_pb2.BootstrapResponse) -> None:
-    for organization, project in ((first.organization_id, "proj_none"), ("org-other", first.project_id)):
-        with pytest.raises(NotFound) as caught:
-            await auth.create_key(auth_pb2.CreateKeyRequest(organization_id=organization, project_id=project))
-        assert caught.value.reason == "project_not_found"
+async def until_refused(auth: AuthService, key: str) -> None:
+    """Raises TimeoutError when that takes longer than is promised."""
+    async with asyncio.timeout(1):
+        while True:
+            try:
+                await authenticate(auth, key)
+            except Unauthenticated:
+                return
+            await asyncio.sleep(0.005)
 
 
-async def test_only_its_own_organization_revokes_a_key(auth: AuthService, first: auth_pb2.BootstrapResponse) -> None:
-    key_id = (await authenticate(auth, first.api_key)).key_id
-    for organization, key in (("org-other", key_id), (first.organization_id, "key_none")):
-        with pytest.raises(NotFound) as caught:
-            await auth.revoke_key(auth_pb2.RevokeKeyRequest(organization_id=organization, key_id=key))
-        assert caught.value.reason == "key_not_found"
-    await authenticate(auth, first.api_key)
+async def test_a_key_expires(auth: AuthService, keys: KeysService, wall: list[float]) -> None:
+    made = await make(keys, expires_at=NOW_S + 10)
+    await authenticate(auth, made.secret)
+    wall[0] = NOW_S + 9.9
+    await authenticate(auth, made.secret)
+    wall[0] = NOW_S + 10
+    fault = await refusal(auth, made.secret)
+    assert fault.reason == "expired_api_key" and made.secret not in fault.message
+
+
+@pytest.mark.parametrize(
+    ("change", "read"),
+    [
+        ("UPDATE organizations SET usage_tier = 5 WHERE id = 'org-1'", lambda principal: principal.usage_tier == 5),
+        ("UPDATE projects SET weight = 9 WHERE id = 'proj_1'", lambda principal: principal.weight == 9),
+        (
+            "UPDATE projects SET ip_ranges = '{10.0.0.0/8}' WHERE id = 'proj_1'",
+            lambda principal: list(principal.ip_ranges) == ["10.0.0.0/8"],
+        ),
+        (
+            "INSERT INTO limit_overrides (organization_id, project_id, model, dimension, units) "
+            "VALUES ('org-1', 'proj_1', 'm', 1, 7)",
+            lambda principal: [limit.limit for limit in principal.limits] == [7],
+        ),
+    ],
+)
+async def test_a_change_is_seen_within_a_second(
+    auth: AuthService, keys: KeysService, database: Database, change: str, read: Any
+) -> None:
+    made = await make(keys)
+    assert not read(await authenticate(auth, made.secret))
+    await write(database, change)
+    async with asyncio.timeout(1):
+        while not read(await authenticate(auth, made.secret)):
+            await asyncio.sleep(0.005)
+
+
+async def test_the_end_of_a_project_is_the_end_of_its_keys(
+    auth: AuthService, keys: KeysService, database: Database
+) -> None:
+    made = await make(keys)
+    await authenticate(auth, made.secret)
+    await write(database, "UPDATE projects SET archived_at = now() WHERE id = 'proj_1'")
+    await until_refused(auth, made.secret)

@@ -2,19 +2,29 @@
 
 import pytest
 
+from modelplane.limits.v1 import limits_pb2
+from modelplane.limits.v1.limits_pb2 import Override
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
-from modelplane.ratelimit.v1.ratelimit_pb2 import ReserveRequest, ReserveResponse, SettleRequest
+from modelplane.ratelimit.v1.ratelimit_pb2 import (
+    DescribeLimitsRequest,
+    ReserveRequest,
+    ReserveResponse,
+    SettleRequest,
+    TopUpRequest,
+)
 from services.faults import RateLimited
-from services.ratelimit.limits import Expectations, Limits, ModelRates, Rates
+from services.ratelimit.buckets import MemoryBuckets
+from services.ratelimit.expectations import Expectations
 from services.ratelimit.service import RateLimiter, steady_clock
+from services.ratelimit.settings import LimitsTable
 from tests.contract.conftest import Wire
+from tests.services.ratelimit.limiters import make_book
 
 
 @pytest.fixture
 async def ratelimit(wire: Wire) -> RateLimitService:
-    rates = ModelRates(organization=Rates.per_minute(2, 1000), project=Rates.per_minute(2, 1000))
-    limits = Limits(lambda model: rates, Expectations(100), 900_000_000_000)
-    return await wire(RateLimitService, RateLimiter(limits, steady_clock()))
+    clock, book = steady_clock(), make_book(LimitsTable(model="small", organization_rpm=2, organization_tpm=1000))
+    return await wire(RateLimitService, RateLimiter(MemoryBuckets(clock), book, Expectations(100), clock, 10**12))
 
 
 async def reserve(ratelimit: RateLimitService, request_id: str, input_tokens: int = 10) -> ReserveResponse:
@@ -26,6 +36,8 @@ async def reserve(ratelimit: RateLimitService, request_id: str, input_tokens: in
             model="small",
             input_tokens=input_tokens,
             max_output_tokens=500,
+            key_id="key_1",
+            usage_tier=2,
         )
     )
 
@@ -59,3 +71,31 @@ async def test_what_never_fits_has_no_wait(ratelimit: RateLimitService) -> None:
     with pytest.raises(RateLimited) as caught:
         await reserve(ratelimit, "a", input_tokens=1001)
     assert (caught.value.reason, caught.value.retry_after_ms) == ("request_too_large", 0)
+
+
+async def test_a_running_request_takes_more_as_it_grows(ratelimit: RateLimitService) -> None:
+    await reserve(ratelimit, "a")
+    assert (await ratelimit.top_up(TopUpRequest(request_id="a", tokens=110))).tokens == 110
+    assert (await ratelimit.top_up(TopUpRequest(request_id="a", tokens=111))).tokens == 210
+    assert (await ratelimit.top_up(TopUpRequest(request_id="never seen", tokens=111))).tokens == 0
+    assert 0 < 1000 - (await reserve(ratelimit, "b")).reservation.tokens_state.remaining <= 320
+    await ratelimit.settle(SettleRequest(request_id="a", tokens=0))
+
+
+async def test_the_limits_in_force_are_described(ratelimit: RateLimitService) -> None:
+    override = Override(
+        scope=limits_pb2.SCOPE_PROJECT, model="small", dimension=limits_pb2.DIMENSION_TOKENS_PER_MINUTE, limit=7
+    )
+    described = await ratelimit.describe_limits(DescribeLimitsRequest(usage_tier=2, overrides=[override]))
+    assert [(model.model, model.group) for model in described.models] == [
+        (name, name) for name in ("dall-e", "large", "small")
+    ]
+    small = [(limit.scope, limit.dimension, limit.limit) for limit in described.models[-1].limits]
+    assert small == [
+        (limits_pb2.SCOPE_ORGANIZATION, limits_pb2.DIMENSION_REQUESTS_PER_MINUTE, 2),
+        (limits_pb2.SCOPE_ORGANIZATION, limits_pb2.DIMENSION_TOKENS_PER_MINUTE, 1000),
+        (limits_pb2.SCOPE_ORGANIZATION, limits_pb2.DIMENSION_BATCH_TOKENS_PER_DAY, 20_000_000),
+        (limits_pb2.SCOPE_PROJECT, limits_pb2.DIMENSION_REQUESTS_PER_MINUTE, 2),
+        (limits_pb2.SCOPE_PROJECT, limits_pb2.DIMENSION_TOKENS_PER_MINUTE, 7),
+        (limits_pb2.SCOPE_PROJECT, limits_pb2.DIMENSION_BATCH_TOKENS_PER_DAY, 20_000_000),
+    ]

@@ -1,5 +1,7 @@
 """The control services as the gateway meets them, small enough to see through."""
 
+import asyncio
+
 from modelplane.auth.v1 import auth_pb2
 from modelplane.billing.v1 import billing_pb2
 from modelplane.ratelimit.v1 import ratelimit_pb2
@@ -31,15 +33,6 @@ class FakeAuth:
         if request.organization not in ("", principal.organization_id):
             raise Unauthenticated("mismatched_organization", "The organization does not match the key.")
         return auth_pb2.AuthenticateResponse(principal=principal)
-
-    async def bootstrap(self, request: auth_pb2.BootstrapRequest, /) -> auth_pb2.BootstrapResponse:
-        return auth_pb2.BootstrapResponse()
-
-    async def create_key(self, request: auth_pb2.CreateKeyRequest, /) -> auth_pb2.CreateKeyResponse:
-        return auth_pb2.CreateKeyResponse()
-
-    async def revoke_key(self, request: auth_pb2.RevokeKeyRequest, /) -> auth_pb2.RevokeKeyResponse:
-        return auth_pb2.RevokeKeyResponse()
 
 
 class FakeTokenizer:
@@ -74,24 +67,46 @@ class FakeTokenizer:
 
 
 class FakeRateLimit:
-    """Admits everything, or refuses everything with `refusal`; keeps what was reserved and settled."""
+    """Admits everything, or refuses everything with `refusal`; keeps what was reserved, topped up and settled.
+
+    Takes `output_estimate` output tokens for each request, or as many as it may have; a top-up takes as many again.
+    """
 
     def __init__(self) -> None:
         self.refusal: Fault | None = None
+        self.output_estimate: int | None = None
+        # What every call to `top_up` waits for, and what it then fails with.
+        self.top_up_gate = asyncio.Event()
+        self.top_up_gate.set()
+        self.top_up_failure: Fault | None = None
         self.reserved: dict[str, ratelimit_pb2.ReserveRequest] = {}
+        self.taken: dict[str, int] = {}
+        self.top_ups: list[ratelimit_pb2.TopUpRequest] = []
         self.settled: dict[str, int] = {}
 
     async def reserve(self, request: ratelimit_pb2.ReserveRequest, /) -> ratelimit_pb2.ReserveResponse:
         if self.refusal:
             raise self.refusal
         self.reserved[request.request_id] = request
+        estimate = request.max_output_tokens if self.output_estimate is None else self.output_estimate
+        self.taken[request.request_id] = request.input_tokens + estimate
         return ratelimit_pb2.ReserveResponse(
             reservation=ratelimit_pb2.Reservation(
                 request_id=request.request_id,
+                tokens=self.taken[request.request_id],
                 requests_state=ratelimit_pb2.BucketState(limit=60, remaining=59, reset_ms=1000),
                 tokens_state=ratelimit_pb2.BucketState(limit=1000, remaining=900, reset_ms=6000),
             )
         )
+
+    async def top_up(self, request: ratelimit_pb2.TopUpRequest, /) -> ratelimit_pb2.TopUpResponse:
+        self.top_ups.append(request)
+        await self.top_up_gate.wait()
+        if self.top_up_failure:
+            raise self.top_up_failure
+        taken = max(self.taken[request.request_id], request.tokens + (self.output_estimate or 0))
+        self.taken[request.request_id] = taken
+        return ratelimit_pb2.TopUpResponse(tokens=taken)
 
     async def settle(self, request: ratelimit_pb2.SettleRequest, /) -> ratelimit_pb2.SettleResponse:
         self.settled.setdefault(request.request_id, request.tokens)

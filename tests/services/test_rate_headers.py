@@ -50,3 +50,12 @@ def test_the_six_headers() -> None:
         "x-ratelimit-reset-requests": "1s",
         "x-ratelimit-reset-tokens": "6m0s",
     }
+
+
+def test_what_is_not_limited_has_no_headers() -> None:
+    headers = rate_headers(BucketState(limit=60, remaining=0, reset_ms=12), BucketState())
+    assert headers == {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "12ms",
+    }

@@ -1,11 +1,12 @@
 """What is remembered, for how long, and that nothing outlives being forgotten. Time is virtual."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from modelplane.auth.v1.auth_pb2 import AuthenticateResponse, Principal
-from services.auth.cache import Expiring, KeyCache
+from modelplane.auth.v1.auth_pb2 import Principal
+from services.auth.cache import Expiring, KeyCache, MissBudget
 from services.faults import Unavailable
 
 KEY, OTHER, UNKNOWN = b"key", b"other", b"unknown"
@@ -22,29 +23,37 @@ class Keys:
         self.open.set()
         self.down = False
 
-    async def load(self, digest: bytes) -> AuthenticateResponse | None:
+    async def load(self, digest: bytes) -> Principal | None:
         self.reads.append(digest)
         found = digest in self.rows
         await self.open.wait()
         if self.down:
             raise Unavailable("database_unavailable", "down")
-        return AuthenticateResponse(principal=Principal(key_id=digest.decode())) if found else None
+        name = digest.decode()
+        owner = "org-1" if digest == KEY else "org-2"
+        return Principal(key_id=name, organization_id=owner, project_id=f"proj-{name}") if found else None
 
 
 class Bench:
     def __init__(self, size: int = 10) -> None:
         self.now_s = 0.0
         self.keys = Keys()
-        self.known = Expiring(size, TTL_S)
-        self.unknown = Expiring(size, UNKNOWN_TTL_S)
-        self.cache = KeyCache(self.keys.load, self.known, self.unknown, clock=lambda: self.now_s)
+        self.unknown: Expiring[None] = Expiring(size, UNKNOWN_TTL_S)
+        self.cache = KeyCache(
+            self.keys.load,
+            size=size,
+            ttl_s=TTL_S,
+            unknown=self.unknown,
+            budget=MissBudget(per_s=10, burst=20, clock=lambda: self.now_s),
+            clock=lambda: self.now_s,
+        )
 
 
 async def test_a_known_key_is_read_once_until_it_expires() -> None:
     bench = Bench()
     for _ in range(3):
         found = await bench.cache.find(KEY)
-        assert found is not None and found.principal.key_id == "key"
+        assert found is not None and found.answer.principal.key_id == found.key_id == "key"
     assert bench.cache.recall(KEY) is not None
     assert bench.keys.reads == [KEY]
     bench.now_s = TTL_S
@@ -102,8 +111,17 @@ async def test_an_outage_reaches_everyone_and_is_not_remembered() -> None:
     assert await bench.cache.find(KEY) is not None
 
 
-@pytest.mark.parametrize("everything", [True, False])
-async def test_a_read_that_was_overtaken_by_a_revocation_is_not_believed(everything: bool) -> None:
+CHANGES: dict[str, Callable[[KeyCache], None]] = {
+    "everything": lambda cache: cache.clear(),
+    "its organization": lambda cache: cache.forget("org-1"),
+    "its project": lambda cache: cache.forget("proj-key"),
+    "the key": lambda cache: cache.forget("key"),
+    "revoked": lambda cache: cache.revoke("org-1", "key"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_a_read_that_was_overtaken_by_a_change_is_not_believed(change: Callable[[KeyCache], None]) -> None:
     bench = Bench()
     bench.keys.open.clear()
     before = asyncio.ensure_future(bench.cache.find(KEY))
@@ -111,13 +129,60 @@ async def test_a_read_that_was_overtaken_by_a_revocation_is_not_believed(everyth
     await asyncio.sleep(0)
     assert bench.keys.reads == [KEY]
     bench.keys.rows.remove(KEY)
-    if everything:
-        bench.cache.clear()
-    else:
-        bench.cache.forget(KEY)
+    change(bench.cache)
     after = asyncio.ensure_future(bench.cache.find(KEY))
     await asyncio.sleep(0)
     bench.keys.open.set()
-    assert await before is not None  # it asked while the key was good
+    await before  # it asked while the key was good
     assert await after is None
     assert bench.cache.recall(KEY) is None
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_a_change_concerns_its_own_keys(change: Callable[[KeyCache], None]) -> None:
+    bench = Bench()
+    await bench.cache.find(KEY)
+    await bench.cache.find(OTHER)
+    change(bench.cache)
+    assert bench.cache.recall(KEY) is None
+    assert (bench.cache.recall(OTHER) is None) == (change is CHANGES["everything"])
+
+
+async def test_a_revoked_key_is_refused_whatever_is_read() -> None:
+    bench = Bench()
+    await bench.cache.find(KEY)
+    bench.cache.revoke("org-1", "key")
+    bench.keys.down = True
+    assert await bench.cache.find(KEY) is None
+    bench.keys.down = False
+    bench.cache.clear()
+    assert await bench.cache.find(KEY) is None
+    bench.cache.revoke("org-1", "other")  # it is not theirs
+    assert await bench.cache.find(OTHER) is not None
+    bench.cache.revoke("org-2", "late")
+    bench.keys.rows.add(b"late")
+    assert await bench.cache.find(b"late") is None
+
+
+async def test_too_many_unknown_keys_are_not_looked_up() -> None:
+    bench = Bench()
+    await bench.cache.find(KEY)
+    for number in range(20):
+        assert await bench.cache.find(f"guess {number}".encode()) is None
+    with pytest.raises(Unavailable) as caught:
+        await bench.cache.find(b"guess")
+    assert caught.value.retry_after_ms == 1000
+    assert bench.cache.recall(KEY) is not None
+    bench.now_s = 0.15
+    assert await bench.cache.find(OTHER) is not None
+    assert len(bench.keys.reads) == 22
+
+
+async def test_nothing_is_left_of_what_was_forgotten() -> None:
+    bench = Bench(size=5)
+    bench.keys.rows |= {f"good {number}".encode() for number in range(50)}
+    for number in range(50):
+        await bench.cache.find(f"good {number}".encode())
+    assert sum(len(digests) for digests in bench.cache._digests.values()) == 15
+    bench.cache.forget("org-2")
+    assert bench.cache._digests == {}

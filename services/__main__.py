@@ -1,7 +1,8 @@
 """The `modelplane` command.
 
 `modelplane up` runs the whole platform in one process on this machine; `modelplane serve auth,billing` runs any
-subset, with gRPC to the rest; `modelplane keys` manages the keys of a running platform.
+subset, with gRPC to the rest; `modelplane orgs`, `projects`, `users`, `invites`, `keys` and `limits` administer a
+running platform.
 """
 
 import argparse

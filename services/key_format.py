@@ -30,7 +30,7 @@ BODY = re.compile(f"[A-Za-z0-9_-]{{{BODY_LENGTH}}}")
 class KeySettings(Group, frozen=True, kw_only=True):
     """How keys are kept; the same in every process that makes or checks them."""
 
-    group: ClassVar[str] = "keys"
+    group: ClassVar[str] = "auth"
 
     pepper: str = ""
     """Secret that is mixed into the hash of every key, the same in every process. With it, a stolen database

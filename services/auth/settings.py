@@ -22,7 +22,7 @@ class AuthSettings(Group, frozen=True, kw_only=True):
     patience_s: Seconds = 0.75
     """Seconds without a sign of life after which the stream of changes counts as broken. With it everything that is
     remembered is forgotten as soon as there is a new stream, which begins with what was missed. Three times the pushing
-    side's MODELPLANE_KEYS_WATCH_BEAT_S."""
+    side's MODELPLANE_KEYS_BEAT_S."""
 
     unknown_ttl_s: Seconds = 5.0
     """Seconds an unknown key is refused without asking again."""

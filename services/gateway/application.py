@@ -6,24 +6,42 @@ a log line. Paths are looked up in a table, in one step for those without parame
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
 
 from opentelemetry.trace import Span
 
 from services import context, telemetry
 from services.faults import Fault, Internal, InvalidRequest, NotFound
+from services.gateway.access import Access
 from services.gateway.calls import Call, Receive, Scope, Send
 from services.gateway.metrics import Meters
 
 Endpoint = Callable[[Call], Awaitable[None]]
-Methods = Mapping[str, Endpoint]
+
+
+class Route(NamedTuple):
+    """An endpoint, the name that metrics and logs know it by, and the scope that its callers need.
+
+    Without a scope it is open to everybody; without an operation it is neither counted nor logged.
+    """
+
+    endpoint: Endpoint
+    operation: str = ""
+    scope: str = ""
+
+
+Methods = Mapping[str, Route]
+Routes = Mapping[str, Methods]
 
 log = telemetry.logger(__name__)
 
 
 class Application:
-    """Serves a table of path -> method -> endpoint. `{name}` in a path is one segment; at its end, all the rest."""
+    """Serves a table of path -> method -> route. `{name}` in a path is one segment, `{model}` all the rest."""
 
-    def __init__(self, routes: Mapping[str, Methods], meters: Meters) -> None:
+    def __init__(self, routes: Routes, access: Access, meters: Meters) -> None:
+        self.routes = routes
+        self._access = access
         self._meters = meters
         self._exact = {path: methods for path, methods in routes.items() if "{" not in path}
         self._patterns = [(_pattern(path), methods) for path, methods in routes.items() if "{" in path]
@@ -37,7 +55,11 @@ class Application:
             telemetry.span(f"{call.method} {call.path}", kind=telemetry.SERVER) as span,
         ):
             try:
-                await self._find(call)(call)
+                route = self._find(call)
+                call.operation = route.operation
+                if route.scope:
+                    call.principal = await self._access.principal(call, route.scope)
+                await route.endpoint(call)
             except Fault as fault:
                 await call.refuse(fault)
             except Exception as error:
@@ -51,7 +73,7 @@ class Application:
                     if span.is_recording():
                         _describe(call, span)
 
-    def _find(self, call: Call) -> Endpoint:
+    def _find(self, call: Call) -> Route:
         methods = self._exact.get(call.path)
         if methods is None:
             for pattern, candidate in self._patterns:
@@ -60,18 +82,19 @@ class Application:
                     break
             else:
                 raise NotFound("unknown_url", f"Invalid URL ({call.method} {call.path})")
-        endpoint = methods.get("GET" if call.method == "HEAD" else call.method)
-        if endpoint is None:
+        route = methods.get("GET" if call.method == "HEAD" else call.method)
+        if route is None:
             raise InvalidRequest(
                 "method_not_allowed",
                 f"Not allowed to {call.method} on {call.path}.",
                 headers={"allow": ", ".join(methods)},
             )
-        return endpoint
+        return route
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    rest = re.sub(r"\{(\w+)\}$", r"(?P<\1>.+)", path)
+    # An id has no slash; the name of a model, at the end of its path, may have some.
+    rest = re.sub(r"\{(model)\}$", r"(?P<\1>.+)", path)
     return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", rest))
 
 

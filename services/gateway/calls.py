@@ -3,8 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Protocol, TypeVar
 
 from modelplane.auth.v1.auth_pb2 import Principal
@@ -46,6 +45,8 @@ class Call:
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        # The address of whoever opened the connection, "" when it is not one of the internet's.
+        self.peer: str = (scope.get("client") or ("",))[0]
         self.request_id = f"req_{os.urandom(16).hex()}"
         self.started_at = time.perf_counter()
         # Parts of the path that the route left open.
@@ -69,6 +70,12 @@ class Call:
         scheme, _, key = self.header(b"authorization").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else ""
         return key, self.header(b"openai-organization"), self.header(b"openai-project")
+
+    @property
+    def caller(self) -> Principal:
+        """Who calls; only for endpoints whose route names a scope."""
+        assert self.principal is not None
+        return self.principal
 
     @property
     def elapsed_s(self) -> float:
@@ -97,23 +104,9 @@ class Call:
         """Puts something between this call and its client, to see or to change what is sent."""
         self._send = between(self._send)
 
-    @contextmanager
-    def aborting(self, run: Abortable) -> Iterator[None]:
-        """Within the block the run is aborted as soon as the client hangs up."""
-        watchers: list[asyncio.Task[None]] = []
-
-        def watch() -> None:
-            watcher = asyncio.ensure_future(self._disconnected())
-            watcher.add_done_callback(lambda done: None if done.cancelled() else run.abort(client_gone()))
-            watchers.append(watcher)
-
-        timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, watch)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            for watcher in watchers:
-                watcher.cancel()
+    def aborting(self, run: Abortable) -> "Aborting":
+        """Within a `with` block of it the run is aborted as soon as the client hangs up."""
+        return Aborting(self._disconnected, run)
 
     async def respond(
         self, status: int, body: bytes, headers: Headers | None = None, content_type: tuple[bytes, bytes] = JSON
@@ -174,6 +167,34 @@ class Call:
                         return
         except TimeoutError:
             return
+
+
+class Aborting:
+    """`with call.aborting(run):` — see there. A class, because every call enters it and a generator costs twice as
+    much."""
+
+    __slots__ = ("_disconnected", "_run", "_timer", "_watcher")
+
+    def __init__(self, disconnected: Callable[[], Coroutine[Any, Any, None]], run: Abortable) -> None:
+        self._disconnected = disconnected
+        self._run = run
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._watch)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _watch(self) -> None:
+        self._watcher = asyncio.ensure_future(self._disconnected())
+        self._watcher.add_done_callback(self._gone)
+
+    def _gone(self, watcher: asyncio.Task[None]) -> None:
+        if not watcher.cancelled():
+            self._run.abort(client_gone())
 
 
 def client_gone() -> Fault:

@@ -5,7 +5,6 @@ from functools import partial
 
 import msgspec
 
-from modelplane.auth.v1.auth_pb2 import Principal
 from services.gateway.archive import Archive, KeptChunks, request_messages, stored_completion
 from services.gateway.calls import Call, parsed
 from services.gateway.completions import Identity, completion_object, new_identity
@@ -17,8 +16,6 @@ from services.gateway.runs import Run
 from services.gateway.settings import GatewaySettings
 from services.gateway.sse import Chunks, stream
 from services.gateway.work import ChatWork
-
-OPERATION = "chat.completions"
 
 
 class ChatCompletions:
@@ -39,20 +36,18 @@ class ChatCompletions:
         self._settings = settings
 
     async def __call__(self, call: Call) -> None:
-        call.operation = OPERATION
-        call.principal = await self._pipeline.authenticate(*call.credentials())
         body = await call.body(self._settings.max_body_bytes)
         chat = await parsed(parse_chat, body)
         messages = await parsed(request_messages, body) if chat.store else b""
         fingerprint = await digest(call, body)
         # With images in it, too much to hold while the model answers.
         del body
-        endpoint = partial(self._answer, call, call.principal, chat, messages)
+        endpoint = partial(self._answer, call, chat, messages)
         await self._idempotency.answer(call, fingerprint, endpoint)
 
-    async def _answer(self, call: Call, principal: Principal, chat: ChatRequest, messages: bytes) -> None:
+    async def _answer(self, call: Call, chat: ChatRequest, messages: bytes) -> None:
         """`messages` as the client wrote them, where they are to be stored."""
-        run = call.run = self._pipeline.start(call.request_id, OPERATION, principal, ChatWork(chat))
+        run = call.run = self._pipeline.start(call.request_id, call.operation, call.caller, ChatWork(chat))
         with call.aborting(run):
             if chat.stream:
                 await self._stream(call, run, chat, messages)

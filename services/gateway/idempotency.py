@@ -54,7 +54,6 @@ class Idempotency:
         if fingerprint is None:
             await endpoint()
             return
-        assert call.principal is not None
         key = call.header(HEADER)
         if len(key) > MOST_CHARACTERS:
             raise InvalidRequest(
@@ -64,9 +63,7 @@ class Idempotency:
                 param=NAME,
             )
         claimed = await self._completions.claim(
-            ClaimRequest(
-                project_id=call.principal.project_id, key=key, fingerprint=fingerprint, lease_ms=self._lease_ms
-            )
+            ClaimRequest(project_id=call.caller.project_id, key=key, fingerprint=fingerprint, lease_ms=self._lease_ms)
         )
         if claimed.state == CLAIM_STATE_DONE:
             await _replay(call, claimed.answer)

@@ -12,20 +12,20 @@ import time
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from modelplane.auth.v1.auth_api import AuthService
-from modelplane.auth.v1.auth_pb2 import KEY_KIND_PROJECT, AuthenticateRequest, Principal
+from modelplane.auth.v1.auth_pb2 import Principal
 from modelplane.billing.v1.billing_api import BillingService
 from modelplane.billing.v1.billing_pb2 import RecordRequest
 from modelplane.chat_inference.v1.chat_inference_pb2 import GenerateRequest
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
-from modelplane.ratelimit.v1.ratelimit_pb2 import ReserveRequest, SettleRequest
+from modelplane.ratelimit.v1.ratelimit_pb2 import ReserveRequest, SettleRequest, TopUpRequest
 from modelplane.router.v1.router_api import RouterService
 from modelplane.router.v1.router_pb2 import Placement, PlaceRequest, ReleaseRequest
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
 from modelplane.tokenizer.v1.tokenizer_pb2 import Prompt, RenderRequest
 from modelplane.usage.v1.usage_pb2 import OUTCOME_ABORTED, OUTCOME_COMPLETED, OUTCOME_FAILED, Attribution, Usage
 from services import context, telemetry
-from services.faults import DeadlineExceeded, Fault, Internal, PermissionDenied, RateLimited, Unavailable
+from services.faults import DeadlineExceeded, Fault, Internal, RateLimited, Unavailable
+from services.gateway.access import check_model
 from services.gateway.images.loader import ImageLoader, LoadedImage
 from services.gateway.metrics import IN_FLIGHT, Meters
 from services.gateway.retries import insist
@@ -40,12 +40,11 @@ log = telemetry.logger(__name__)
 
 
 class Pipeline:
-    """Conducts runs. `authenticate` first, then `start`; the endpoint reads the run's outlet."""
+    """Conducts runs. The caller is known (`access`); the endpoint reads the run's outlet."""
 
     def __init__(
         self,
         *,
-        auth: AuthService,
         tokenizer: TokenizerService,
         ratelimit: RateLimitService,
         router: RouterService,
@@ -55,7 +54,6 @@ class Pipeline:
         settings: GatewaySettings,
         meters: Meters,
     ) -> None:
-        self._auth = auth
         self._tokenizer = tokenizer
         self._ratelimit = ratelimit
         self._router = router
@@ -66,17 +64,6 @@ class Pipeline:
         self._meters = meters
         self._runs: set[Run] = set()
         IN_FLIGHT.set_function(lambda: len(self._runs))
-
-    async def authenticate(self, key: str, organization: str, project: str) -> Principal:
-        """Who calls. Comes before anything of the request's body is read."""
-        request = AuthenticateRequest(key=key, organization=organization, project=project)
-        with telemetry.span("authenticate"):
-            principal = (await self._auth.authenticate(request)).principal
-        if principal.kind != KEY_KIND_PROJECT:
-            raise PermissionDenied(
-                "insufficient_permissions", "This key may not use models. Use a project's key (sk-proj-...)."
-            )
-        return principal
 
     def start(self, request_id: str, operation: str, principal: Principal, work: Work) -> Run:
         """Begins a run, which then goes to its end whether or not anybody reads its outlet."""
@@ -124,6 +111,7 @@ class Pipeline:
             _show(request, run.images)
         with run.abortable, telemetry.span("render and count"):
             rendered = await self._tokenizer.render(request)
+        check_model(run.principal, run.work.model, rendered.prompt.model)
         run.model = rendered.prompt.model
         run.input_tokens = len(rendered.prompt.token_ids) + rendered.prompt.image_tokens
         run.input_image_tokens = rendered.prompt.image_tokens + len(run.images)
@@ -138,7 +126,11 @@ class Pipeline:
             model=run.model,
             input_tokens=run.input_tokens,
             max_output_tokens=prompt.max_output_tokens * run.work.n,
+            key_id=run.principal.key_id,
+            usage_tier=run.principal.usage_tier,
         )
+        if run.principal.limits:
+            request.overrides.extend(run.principal.limits)
         run.reserved = True
         try:
             with run.abortable, telemetry.span("reserve"):
@@ -146,6 +138,25 @@ class Pipeline:
         except RateLimited:
             run.reserved = False
             raise
+        # Of an answer in one piece nothing is known before its end.
+        if run.work.stream:
+            run.watch(run.reservation.tokens, self._start_top_up)
+
+    def _start_top_up(self, run: Run) -> None:
+        run.top_up = asyncio.get_running_loop().create_task(self._top_up(run))
+
+    async def _top_up(self, run: Run) -> None:
+        """Has others see what the run takes beyond its estimate while it runs; settling corrects it in any case."""
+        used = run.input_tokens + run.output_tokens
+        try:
+            with context.call(run.request_id, self._settings.settle_timeout_s):
+                topped_up = await self._ratelimit.top_up(TopUpRequest(request_id=run.request_id, tokens=used))
+        except Fault as fault:
+            log.debug("reservation not topped up", reason=fault.reason)
+            return
+        # An answer that takes no more than was asked for would have us ask again at every token.
+        if topped_up.tokens > used:
+            run.watch(topped_up.tokens, self._start_top_up)
 
     async def _place_and_generate(self, run: Run, prompt: Prompt) -> None:
         lost: list[str] = []
@@ -171,6 +182,9 @@ class Pipeline:
             prefix_hash=_prefix_hash(run, prompt),
             service_tier=_wanted_tier(run.work.service_tier),
             excluded_replica_ids=lost,
+            project_id=run.principal.project_id,
+            key_id=run.principal.key_id,
+            weight=run.principal.weight,
         )
         # How long to queue is the router's to decide.
         with (
@@ -217,6 +231,10 @@ class Pipeline:
     async def _settle(self, run: Run, tokens: int) -> None:
         if not run.reserved:
             return
+        if run.top_up is not None:
+            # One that came after the settlement would be of no use.
+            run.top_up.cancel()
+            await asyncio.wait((run.top_up,))
         try:
             await self._ratelimit.settle(SettleRequest(request_id=run.request_id, tokens=tokens))
         except Fault as fault:
@@ -239,20 +257,21 @@ def _show(request: RenderRequest, images: Sequence[LoadedImage]) -> None:
 
 
 def _generate_request(run: Run, prompt: Prompt, placement: Placement) -> GenerateRequest:
+    sampling = run.work.sampling(prompt)
     request = GenerateRequest(
         request_id=run.request_id,
         model=run.model,
         prompt_token_ids=prompt.token_ids,
+        sampling=sampling,
         attribution=_attribution(run),
         service_tier=placement.service_tier,
         operation=run.operation,
-        traceparent=telemetry.traceparent() or "",
+        traceparent=telemetry.traceparent(),
         # No organisation learns from its latency what another has asked.
         cache_salt=run.principal.organization_id,
+        # An echoed prompt is told from the answer by being a delta of its own.
+        whole=not (run.work.stream or sampling.echo),
     )
-    request.sampling.CopyFrom(run.work.sampling(prompt))
-    # An echoed prompt is told from the answer by being a delta of its own.
-    request.whole = not (run.work.stream or request.sampling.echo)
     for image in run.images:
         request.images.add(content=image.content, detail=image.seen.detail)
     if prompt.HasField("thinking"):

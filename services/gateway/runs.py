@@ -6,6 +6,7 @@ is bounded: a client that does not keep up gets its own request aborted and hold
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -125,6 +126,8 @@ class Run:
         self.reservation: Reservation | None = None
         # Of the latest attempt only: what a lost replica generated in vain is not billed.
         self.output_tokens = 0
+        # Tells the limiter that the run outgrows its reservation; there is at most one at a time.
+        self.top_up: asyncio.Task[None] | None = None
         # A point of time.perf_counter(), 0 before a stream's first delta.
         self.first_delta_at = 0.0
         # The engine's account of the latest attempt; None when it was lost without one.
@@ -132,6 +135,9 @@ class Run:
         self._abort_reason: Fault | None = None
         self._interrupt: Callable[[], None] | None = None
         self._attempt: asyncio.Future[Fault | None] | None = None
+        # Output tokens after which `_outgrown` is called: never, until `watch` says otherwise.
+        self._covered_tokens = sys.maxsize
+        self._outgrown: Callable[[Run], None] | None = None
         self.abortable = Abortable(self)
 
     def begin(self) -> asyncio.Future[Fault | None]:
@@ -141,12 +147,19 @@ class Run:
         self._attempt = asyncio.get_running_loop().create_future()
         return self._attempt
 
+    def watch(self, tokens: int, outgrown: "Callable[[Run], None]") -> None:
+        """Has `outgrown` called, once, when input and output together exceed `tokens`."""
+        self._covered_tokens = tokens - self.input_tokens
+        self._outgrown = outgrown
+
     def deliver(self, delta: Delta) -> None:
         """Takes a delta from the session."""
         # Of an answer in one piece there is no first token to be seen.
         if not self.first_delta_at and self.work.stream:
             self.first_delta_at = time.perf_counter()
         self.output_tokens += delta.tokens
+        if self.output_tokens > self._covered_tokens:
+            self._outgrow()
         last = delta.HasField("usage")
         fault = self._abort_reason or (_engine_fault(delta) if last else None)
         if fault is None and not self.outlet.put(delta):
@@ -157,6 +170,11 @@ class Run:
             if fault is None:
                 self.outlet.end()
             self.end_attempt(fault)
+
+    def _outgrow(self) -> None:
+        self._covered_tokens = sys.maxsize
+        if self._outgrown is not None:
+            self._outgrown(self)
 
     def lost(self) -> None:
         """The session to the replica ended before the request did."""

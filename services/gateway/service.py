@@ -17,13 +17,17 @@ from modelplane.auth.v1.auth_api import AuthService
 from modelplane.billing.v1.billing_api import BillingService
 from modelplane.chat_inference.v1.chat_inference_api import ChatInferenceService
 from modelplane.completions.v1.completions_api import CompletionsService
+from modelplane.keys.v1.keys_api import KeysService
+from modelplane.members.v1.members_api import MembersService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
 from modelplane.router.v1.router_api import RouterService
+from modelplane.tenants.v1.tenants_api import TenantsService
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
 from services import telemetry
 from services.catalog import Catalog
 from services.compose import Context
 from services.faults import Unavailable
+from services.gateway.access import Access
 from services.gateway.application import Application
 from services.gateway.archive import Archive
 from services.gateway.chat_completions import ChatCompletions
@@ -33,7 +37,10 @@ from services.gateway.images.loader import ImageLoader
 from services.gateway.metrics import Meters
 from services.gateway.models import Models
 from services.gateway.operations import Operations
+from services.gateway.organization.actors import actors
+from services.gateway.organization.routes import Administered
 from services.gateway.pipeline import Pipeline
+from services.gateway.routes import Endpoints, routes
 from services.gateway.sessions import Sessions
 from services.gateway.settings import GatewaySettings
 from services.gateway.stored_completions import StoredCompletions
@@ -126,15 +133,15 @@ class Gateway:
 async def build(context: Context) -> AsyncIterator[Gateway]:
     settings = context.settings(GatewaySettings)
     router = context.need(RouterService)
+    ratelimit = context.need(RateLimitService)
     listener = _listen(context.platform.host, context.platform.port, settings.write_timeout_s)
     downloads = context.settings(DownloadSettings)
     downloader = Downloader(downloads)
     sessions = Sessions(lambda address: context.connect(ChatInferenceService, address), settings.session_idle_s)
     meters = Meters()
     pipeline = Pipeline(
-        auth=context.need(AuthService),
         tokenizer=context.need(TokenizerService),
-        ratelimit=context.need(RateLimitService),
+        ratelimit=ratelimit,
         router=router,
         billing=context.need(BillingService),
         sessions=sessions,
@@ -145,25 +152,22 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
     completions = context.need(CompletionsService)
     archive = Archive(completions, settings)
     idempotency = Idempotency(completions, settings)
-    chat_completions = ChatCompletions(pipeline, archive, idempotency, fingerprints(context.catalog), settings)
-    text_completions = TextCompletions(pipeline, idempotency, fingerprints(context.catalog), settings)
-    stored = StoredCompletions(pipeline, completions)
-    models = Models(pipeline, router)
-    operations = Operations(context.pings, lambda: context.serving)
-    application = Application(
-        {
-            "/v1/chat/completions": {"POST": chat_completions, "GET": stored.list_all},
-            "/v1/chat/completions/{completion_id}/messages": {"GET": stored.messages},
-            "/v1/chat/completions/{completion_id}": {"GET": stored.get, "POST": stored.update, "DELETE": stored.delete},
-            "/v1/completions": {"POST": text_completions},
-            "/v1/models": {"GET": models.list_all},
-            "/v1/models/{model}": {"GET": models.get},
-            "/healthz": {"GET": operations.healthz},
-            "/readyz": {"GET": operations.readyz},
-            "/metrics": {"GET": operations.metrics},
-        },
-        meters,
+    access = Access(context.need(AuthService), settings.trusted_proxies)
+    endpoints = Endpoints(
+        chat_completions=ChatCompletions(pipeline, archive, idempotency, fingerprints(context.catalog), settings),
+        text_completions=TextCompletions(pipeline, idempotency, fingerprints(context.catalog), settings),
+        stored_completions=StoredCompletions(completions),
+        models=Models(router),
+        operations=Operations(context.pings, lambda: context.serving),
+        administered=Administered(
+            tenants=context.need(TenantsService),
+            members=context.need(MembersService),
+            keys=context.need(KeysService),
+            ratelimit=ratelimit,
+            actor_of=actors(access),
+        ),
     )
+    application = Application(routes(endpoints), access, meters)
     gateway = Gateway(application, pipeline, archive, listener, settings.keep_alive_s)
     try:
         await gateway.listening()

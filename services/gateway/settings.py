@@ -18,6 +18,10 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
     """Most bytes that the images of one request have together: they travel to the replica in one message, for whose
     size MODELPLANE_RPC_MAX_MESSAGE_BYTES is the bound."""
 
+    trusted_proxies: tuple[str, ...] = ()
+    """CIDR blocks of the proxies in front of the gateway, whose X-Forwarded-For says where a call comes from. Only
+    that of these is believed: a project may be restricted to addresses, and anybody can write a header."""
+
     request_timeout_s: float = 600.0
     """Longest time from a request's arrival to its last token; OpenAI's SDKs give up after as long."""
 

@@ -17,7 +17,6 @@ from modelplane.completions.v1.completions_pb2 import (
 )
 from services.faults import InvalidRequest
 from services.gateway.calls import Call
-from services.gateway.pipeline import Pipeline
 from services.gateway.requests.chat import BUILT
 from services.gateway.requests.values import body_object, integer, missing, one_of, unknown, wrong_type
 
@@ -45,13 +44,12 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class StoredCompletions:
     """The endpoints. What is another project's is as if it were not there."""
 
-    def __init__(self, pipeline: Pipeline, completions: CompletionsService) -> None:
-        self._pipeline = pipeline
+    def __init__(self, completions: CompletionsService) -> None:
         self._completions = completions
 
     async def list_all(self, call: Call) -> None:
         """A page, the oldest first unless `order` is `desc`."""
-        owner = await self._owner(call, "list")
+        owner = _owner(call)
         listing = parse_listing(call.query, ("model", "metadata"))
         page = await self._completions.list(
             ListRequest(
@@ -68,18 +66,18 @@ class StoredCompletions:
         await call.respond(200, _page(ids, items, page.has_more))
 
     async def get(self, call: Call) -> None:
-        owner = await self._owner(call, "retrieve")
+        owner = _owner(call)
         found = await self._completions.get(GetRequest(**owner, id=call.parameters["completion_id"]))
         await call.respond(200, _completion(found.completion))
 
     async def update(self, call: Call) -> None:
-        owner = await self._owner(call, "update")
+        owner = _owner(call)
         metadata = parse_update(await call.body(MOST_UPDATE_BYTES))
         request = UpdateMetadataRequest(**owner, id=call.parameters["completion_id"], metadata=metadata)
         await call.respond(200, _completion((await self._completions.update_metadata(request)).completion))
 
     async def delete(self, call: Call) -> None:
-        owner = await self._owner(call, "delete")
+        owner = _owner(call)
         name = call.parameters["completion_id"]
         await self._completions.delete(DeleteRequest(**owner, id=name))
         gone = {"object": "chat.completion.deleted", "id": name, "deleted": True}
@@ -87,15 +85,10 @@ class StoredCompletions:
 
     async def messages(self, call: Call) -> None:
         """A page of the messages that a completion answers."""
-        owner = await self._owner(call, "messages.list")
+        owner = _owner(call)
         listing = parse_listing(call.query)
         found = await self._completions.get(GetRequest(**owner, id=call.parameters["completion_id"]))
         await call.respond(200, messages_page(found.completion, listing))
-
-    async def _owner(self, call: Call, operation: str) -> Any:
-        call.operation = f"chat.completions.{operation}"
-        call.principal = await self._pipeline.authenticate(*call.credentials())
-        return {"organization_id": call.principal.organization_id, "project_id": call.principal.project_id}
 
 
 def parse_listing(query: bytes, filters: Sequence[str] = ()) -> Listing:
@@ -175,6 +168,10 @@ def _message(message_id: str, message: dict[str, Any]) -> dict[str, Any]:
             said.setdefault("refusal", "\n".join(refusals))
     fixed = {"id": message_id, "content": content, "content_parts": shown}
     return {"refusal": None, "name": None, **said, **fixed}
+
+
+def _owner(call: Call) -> Any:
+    return {"organization_id": call.caller.organization_id, "project_id": call.caller.project_id}
 
 
 def _completion(stored: StoredCompletion) -> bytes:

@@ -7,7 +7,6 @@ from functools import partial
 
 import msgspec
 
-from modelplane.auth.v1.auth_pb2 import Principal
 from modelplane.chat_inference.v1.chat_inference_pb2 import Sampling
 from modelplane.tokenizer.v1 import tokenizer_pb2
 from services.faults import InvalidRequest
@@ -22,8 +21,6 @@ from services.gateway.runs import Run
 from services.gateway.settings import GatewaySettings
 from services.gateway.sse import stream
 from services.gateway.texts import TextChunks, text_object
-
-OPERATION = "completions"
 
 
 class TextWork:
@@ -91,17 +88,15 @@ class TextCompletions:
         self._settings = settings
 
     async def __call__(self, call: Call) -> None:
-        call.operation = OPERATION
-        principal = call.principal = await self._pipeline.authenticate(*call.credentials())
         body = await call.body(self._settings.max_body_bytes)
         text = await parsed(parse_text, body)
         fingerprint = await digest(call, body)
         # Token ids take much room as text.
         del body
-        await self._idempotency.answer(call, fingerprint, partial(self._answer, call, principal, text))
+        await self._idempotency.answer(call, fingerprint, partial(self._answer, call, text))
 
-    async def _answer(self, call: Call, principal: Principal, text: TextRequest) -> None:
-        runs = self._start(call.request_id, principal, text)
+    async def _answer(self, call: Call, text: TextRequest) -> None:
+        runs = self._start(call, text)
         call.run = runs[0]
         merged = MergedRuns(runs, self._settings.max_waiting_deltas * len(runs) if text.stream else None)
         with call.aborting(merged):
@@ -113,12 +108,15 @@ class TextCompletions:
             answer = text_object(self._identify(runs), text, deltas, deltas[-1].usage)
             await call.respond(200, msgspec.json.encode(answer))
 
-    def _start(self, request_id: str, principal: Principal, text: TextRequest) -> list[Run]:
+    def _start(self, call: Call, text: TextRequest) -> list[Run]:
         """Usage is recorded once per id, so every prompt has its own."""
         several = len(text.prompt) > 1
         return [
             self._pipeline.start(
-                f"{request_id}-{index}" if several else request_id, OPERATION, principal, TextWork(text, prompt)
+                f"{call.request_id}-{index}" if several else call.request_id,
+                call.operation,
+                call.caller,
+                TextWork(text, prompt),
             )
             for index, prompt in enumerate(text.prompt)
         ]

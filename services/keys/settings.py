@@ -10,7 +10,7 @@ from services.settings import Group
 class KeysSettings(Group, frozen=True, kw_only=True):
     """How changes of keys are passed on."""
 
-    group: ClassVar[str] = "keys_watch"
+    group: ClassVar[str] = "keys"
 
     beat_s: Annotated[float, msgspec.Meta(gt=0)] = 0.25
     """Seconds between two signs of life to every watcher. A watcher that misses a few believes nothing any more that it

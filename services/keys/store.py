@@ -126,6 +126,7 @@ class Records:
         )
 
     async def add_key(self, key: NewKey) -> None:
+        """Whoever it belongs to must have been seen by this transaction."""
         by_account = key.kind == auth_pb2.KEY_KIND_SERVICE_ACCOUNT
         await self._connection.execute(
             "INSERT INTO api_keys (id, organization_id, project_id, kind, name, hash, redacted, user_id, "
@@ -173,6 +174,7 @@ class Records:
         return row[0], row[1]
 
     async def add_account(self, account: ServiceAccount) -> None:
+        """To a project that this transaction has seen."""
         await self._connection.execute(
             "INSERT INTO service_accounts (id, organization_id, project_id, name, role, created_at) "
             "VALUES (%s, %s, %s, %s, %s, to_timestamp(%s))",

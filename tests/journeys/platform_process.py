@@ -10,13 +10,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import httpx2
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, OpenAI
 
 from tests.journeys.checked import AsyncCheckedTransport, CheckedTransport
 
@@ -44,6 +43,7 @@ class PlatformProcess:
         self.mark = f"MODELPLANE_JOURNEY={uuid.uuid4().hex}"
         self.port = free_port()
         self.output: list[str] = []
+        self._clients = ExitStack()
         name, _, value = self.mark.partition("=")
         inherited = {key: text for key, text in os.environ.items() if not key.startswith("MODELPLANE_")}
         if cache := os.environ.get("MODELPLANE_CACHE"):
@@ -98,13 +98,14 @@ class PlatformProcess:
     def sdk(self, **options: Any) -> OpenAI:
         """The official client; every answer that it gets is held against the specification."""
         kept = self.credentials
-        http = httpx2.Client(transport=CheckedTransport(), timeout=options.get("timeout", 600))
+        http = DefaultHttpxClient(transport=CheckedTransport(), timeout=options.get("timeout", 600))
+        self._clients.callback(http.close)
         return OpenAI(base_url=kept["base_url"], api_key=kept["api_key"], http_client=http, **options)
 
     def async_sdk(self, **options: Any) -> AsyncOpenAI:
-        """The same, for asyncio."""
+        """The same, for asyncio; to be closed by whoever asks for it."""
         kept = self.credentials
-        http = httpx2.AsyncClient(transport=AsyncCheckedTransport(), timeout=options.get("timeout", 600))
+        http = DefaultAsyncHttpxClient(transport=AsyncCheckedTransport(), timeout=options.get("timeout", 600))
         return AsyncOpenAI(base_url=kept["base_url"], api_key=kept["api_key"], http_client=http, **options)
 
     def http(self) -> httpx.Client:
@@ -143,6 +144,7 @@ class PlatformProcess:
         return self.process.wait(timeout_s)
 
     def kill_everything(self) -> None:
+        self._clients.close()
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """The other wiring: the platform as several processes that know one another by address only."""
 
+import json
 import os
 import signal
 import subprocess
@@ -56,6 +57,7 @@ def test_services_in_processes_of_their_own(database_url: str, tmp_path: Path) -
         "MODELPLANE_AUTH_PEPPER": "a pepper",
         "MODELPLANE_PORT": str(http),
         **{f"MODELPLANE_{name}_ADDRESS": control for name in ("AUTH", "TOKENIZER", "ROUTER")},
+        **{f"MODELPLANE_{name}_ADDRESS": control for name in ("TENANTS", "MEMBERS", "KEYS")},
         **{f"MODELPLANE_{name}_ADDRESS": money for name in ("RATELIMIT", "BILLING", "COMPLETIONS")},
     }
 
@@ -64,7 +66,7 @@ def test_services_in_processes_of_their_own(database_url: str, tmp_path: Path) -
 
     with ExitStack() as running:
         for services, own in (
-            ("auth,tokenizer,router", listening(control)),
+            ("tenants,members,keys,auth,tokenizer,router", listening(control)),
             ("ratelimit,billing,completions", listening(money)),
             ("chat_inference", variables),
             ("gateway", listening(edge)),
@@ -72,7 +74,8 @@ def test_services_in_processes_of_their_own(database_url: str, tmp_path: Path) -
             running.enter_context(serving(services, own, tmp_path / f"{services}.log"))
         url = f"http://127.0.0.1:{http}"
         wait_until(lambda: answers(f"{url}/readyz"), 30, "the gateway is ready")
-        key_id, secret = command(variables, "keys", "create").split()
+        made = json.loads(command(variables, "keys", "create", "--json"))
+        key_id, secret = made["id"], made["secret"]
         client = OpenAI(base_url=f"{url}/v1", api_key=secret, max_retries=0)
         answer = client.chat.completions.with_raw_response.create(model="scripted", messages=HELLO)
         assert answer.parse().usage and answer.headers["x-ratelimit-limit-requests"]

@@ -1,5 +1,6 @@
 """What the platform itself must do, whatever the model says: errors, limits, aborts, crashes, clean ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -53,8 +54,8 @@ def test_errors_reach_the_sdk_as_its_own(scripted_platform: PlatformProcess) -> 
 
 
 def test_a_revoked_key_stops_working(scripted_platform: PlatformProcess) -> None:
-    created = run_command(scripted_platform, "keys", "create", "--name", "to be revoked")
-    key_id, secret = created.split()
+    created = json.loads(run_command(scripted_platform, "keys", "create", "--name", "to be revoked", "--json"))
+    key_id, secret = created["id"], created["secret"]
     sdk = scripted_platform.sdk(max_retries=0).with_options(api_key=secret)
     sdk.models.list()
     run_command(scripted_platform, "keys", "revoke", key_id)

@@ -2,8 +2,8 @@
 
 It says ` tok1 tok2 tok3 …`, or the script's text in tokens of four characters, at configured times, whatever it is
 asked: the number of choices, the bound on tokens and the wishes for an echo of the prompt and for log probabilities
-(made up) matter to it, nothing else does. It speaks the same contract as a real engine, and serves only models whose configuration says
-`engine = "scripted"`.
+(made up) matter to it, nothing else does. It speaks the same contract as a real engine, and serves only models whose
+configuration says `engine = "scripted"`.
 """
 
 import asyncio

@@ -235,6 +235,19 @@ def too_long(path: str, longest: int, length: int) -> Fault:
     )
 
 
+def strings(longest: int) -> Callable[[str, Json], list[str]]:
+    """An array of strings, perhaps an empty one."""
+
+    def parse(path: str, value: Json) -> list[str]:
+        if type(value) is not list:
+            raise wrong_type(path, "an array of strings", value)
+        if len(value) > longest:
+            raise too_long(path, longest, len(value))
+        return [string(f"{path}[{index}]", item) for index, item in enumerate(value)]
+
+    return parse
+
+
 def mapping(path: str, value: Json, most: int) -> dict[str, Json]:
     """An object whose keys the client chooses."""
     if type(value) is not dict:

@@ -13,9 +13,12 @@ from openai import AsyncOpenAI
 from modelplane.auth.v1.auth_api import AuthService
 from modelplane.billing.v1.billing_api import BillingService
 from modelplane.completions.v1.completions_api import CompletionsService
+from modelplane.keys.v1.keys_api import KeysService
+from modelplane.members.v1.members_api import MembersService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
 from modelplane.router.v1.router_api import RouterService
 from modelplane.router.v1.router_pb2 import ListPoolsRequest, Pool, PutPoolRequest, RegisterRequest, Replica
+from modelplane.tenants.v1.tenants_api import TenantsService
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
 from services.catalog import Catalog, ModelSpec
 from services.compose import Context
@@ -35,6 +38,10 @@ ALIAS = "fake-alias"
 T = TypeVar("T")
 
 
+def unserved() -> dict[type[Any], object]:
+    return {TenantsService: None, MembersService: None, KeysService: None}
+
+
 @dataclasses.dataclass
 class Edge:
     """The gateway and everything around it. `connect` and the other members stand in for compose's Context."""
@@ -51,6 +58,8 @@ class Edge:
     catalog: Catalog = dataclasses.field(default_factory=lambda: Catalog((ModelSpec(name=MODEL, engine="scripted"),)))
     replicas: dict[str, FakeReplica] = dataclasses.field(default_factory=dict)
     checks: dict[str, Callable[[], Awaitable[None]]] = dataclasses.field(default_factory=dict)
+    # The services that only administrators reach; without them their endpoints do not work.
+    administration: dict[type[Any], object] = dataclasses.field(default_factory=unserved)
     serving: bool = True
     url: str = ""
     _gateway: Gateway | None = None
@@ -59,14 +68,16 @@ class Edge:
         return {GatewaySettings: self.gateway_settings, DownloadSettings: self.downloads}[kind]
 
     def need(self, contract: type[Any]) -> object:
-        return {
+        there: dict[type[Any], object] = {
             AuthService: self.auth,
             TokenizerService: self.tokenizer,
             RateLimitService: self.ratelimit,
             BillingService: self.billing,
             RouterService: self.router,
             CompletionsService: self.completions,
-        }[contract]
+            **self.administration,
+        }
+        return there[contract]
 
     @asynccontextmanager
     async def connect(self, contract: type[Any], address: str) -> AsyncIterator[FakeReplica]:
@@ -102,8 +113,13 @@ class Edge:
 
 
 @asynccontextmanager
-async def running_edge(settings: GatewaySettings | None = None, kind: "type[Edge]" = Edge) -> AsyncIterator[Edge]:
+async def running_edge(
+    settings: GatewaySettings | None = None,
+    kind: "type[Edge]" = Edge,
+    administration: Mapping[type[Any], object] | None = None,
+) -> AsyncIterator[Edge]:
     edge = kind(gateway_settings=settings or GatewaySettings())
+    edge.administration.update(administration or {})
     pool = Pool(model=MODEL, owned_by="tests", created_at=1700000000, context_tokens=1000)
     await edge.router.put_pool(PutPoolRequest(pool=pool))
     try:

@@ -14,5 +14,12 @@ def assert_matches(name: str, value: Any) -> None:
     schema = {"$ref": f"#/$defs/{name}", "$defs": _DOCUMENT["$defs"]}
     errors = [error.message for error in Draft202012Validator(schema).iter_errors(value)]
     assert not errors, errors
-    unknown = set(value) - set(_DOCUMENT["$defs"][name]["properties"])
+    unknown = set(value) - _properties(_DOCUMENT["$defs"][name])
     assert not unknown, f"{name} has no {unknown}"
+
+
+def _properties(schema: dict[str, Any]) -> set[str]:
+    """The names that an object may have, of all the schemas that it must fit."""
+    if "$ref" in schema:
+        return _properties(_DOCUMENT["$defs"][schema["$ref"].removeprefix("#/$defs/")])
+    return set(schema.get("properties", ())).union(*map(_properties, schema.get("allOf", ())))

@@ -10,12 +10,13 @@ import httpx
 import pytest
 
 from services.faults import Fault, Unavailable
-from services.gateway.application import Application
+from services.gateway.access import Access
+from services.gateway.application import Application, Route
 from services.gateway.calls import Call
 from services.gateway.metrics import Meters
 from services.gateway.settings import GatewaySettings
 from services.settings import PlatformSettings, SettingsError
-from tests.fakes.control import ADMIN_KEY
+from tests.fakes.control import ADMIN_KEY, FakeAuth
 from tests.services.gateway.conftest import ALIAS, MODEL, Edge, running_edge
 from tests.services.gateway.schemas import assert_matches
 
@@ -112,7 +113,8 @@ async def test_a_defect_is_hidden_behind_a_500() -> None:
     async def broken(call: Call) -> None:
         raise RuntimeError("secret details")
 
-    transport = httpx.ASGITransport(Application({"/broken": {"GET": broken}}, Meters()))
+    application = Application({"/broken": {"GET": Route(broken)}}, Access(FakeAuth()), Meters())
+    transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         response = await http.get("/broken")
     assert_refused(response, 500, "internal_error")

@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKS := $(wildcard requirements/*.lock)
 STAMP := .venv/.installed
 
-.PHONY: up test check format protos lock docs bench-gateway bench-engine clean
+.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits clean
 
 up: $(STAMP) ## install, prepare and run the platform
 	@exec $(BIN)/modelplane up
@@ -41,6 +41,9 @@ bench-gateway: $(STAMP) ## side by side with LiteLLM's proxy and plain Envoy
 
 bench-engine: $(STAMP) ## a real engine behind the platform, beside the same engine alone
 	$(BIN)/python -m benchmarks.engine
+
+bench-limits: $(STAMP) ## the rate limiter beside a plain Lua bucket and LiteLLM's
+	$(BIN)/python -m benchmarks.limits
 
 clean: ## remove the environment and the caches of this folder; the state in .modelplane stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -101,12 +101,19 @@ def _memory_table(memory_mb: Mapping[str, Mapping[Role, float]]) -> list[str]:
 def _conditions(results: Results, seconds: float, took_s: float) -> list[str]:
     rounds = max(len(runs) for systems in results.values() for runs in systems.values())
     return [
-        f"- {_processor()}, {os.cpu_count()} logical CPUs, {_memory_gb():.0f} GB; {platform.system()} "
-        f"{platform.release()}; load average at the end {os.getloadavg()[2]:.1f} over 15 minutes",
+        machine(),
         f"- {rounds} rounds of {seconds:g} s for each system and mode, {took_s:.0f} s in all",
         f"- Python {platform.python_version()}, Modelplane {modelplane.version()}, LiteLLM {litellm.version()} "
         f"(1 worker), Envoy {envoy.version()} (concurrency 1)",
     ]
+
+
+def machine() -> str:
+    """What it was measured on."""
+    return (
+        f"- {_processor()}, {os.cpu_count()} logical CPUs, {_memory_gb():.0f} GB; {platform.system()} "
+        f"{platform.release()}; load average at the end {os.getloadavg()[2]:.1f} over 15 minutes"
+    )
 
 
 def _processor() -> str:

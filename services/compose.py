@@ -14,6 +14,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
+from prometheus_client import Gauge
+
 from services import telemetry
 from services.catalog import Catalog
 from services.graph import SERVICES, start_order
@@ -28,6 +30,8 @@ Ping = Callable[[], Awaitable[None]]
 Build = Callable[["Context"], AbstractAsyncContextManager[Any]]
 
 log = telemetry.logger(__name__)
+
+TASKS = Gauge("modelplane_tasks", "Tasks of the process's event loop: a number that only grows is a leak.")
 
 
 class Context:
@@ -161,6 +165,8 @@ class Platform:
         # What was loaded until now stays; the collector need not look at it again for every few thousand requests.
         gc.collect()
         gc.freeze()
+        loop = asyncio.get_running_loop()
+        TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         self.serving = True
         await self.server.serving(True)
         log.info("serving", services=",".join(self.targets), rpc_address=self.server.address)

@@ -36,6 +36,7 @@ RESERVATIONS = Counter(
     "modelplane_reservations_total", "Reservations asked for, by outcome: granted or the fault.", ("outcome",)
 )
 ENTRIES = Gauge("modelplane_ratelimit_entries", "Open reservations and buckets held in memory.")
+OPEN = Gauge("modelplane_reservations_open", "Reservations that are not settled yet.")
 SNAPSHOT_FILE = "ratelimit.snapshot"
 # Plans are worked out again when there are more: a plan is a few hundred bytes, and takes some 20 us.
 _MOST_PLANS: Final = 20_000
@@ -64,6 +65,7 @@ class RateLimiter:
         self._holds: dict[str, Hold] = {}
         self._plans: dict[_PlanKey, Plan] = {}
         self._granted = RESERVATIONS.labels("granted")
+        OPEN.set_function(lambda: len(self._holds))
 
     async def reserve(self, request: ratelimit_pb2.ReserveRequest, /) -> ratelimit_pb2.ReserveResponse:
         """Takes from every bucket or raises RateLimited with the wait and the x-ratelimit-* headers.

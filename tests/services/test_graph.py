@@ -52,7 +52,7 @@ def test_every_service_folder_has_a_row_and_the_other_way_round() -> None:
 
 
 def test_a_database_is_for_those_with_a_store() -> None:
-    stores = {path.parent.name for path in FOLDER.glob("*/store.py")}
+    stores = {path.relative_to(FOLDER).parts[0] for path in (*FOLDER.glob("*/store.py"), *FOLDER.glob("*/store/"))}
     assert stores == {name for name, row in SERVICES.items() if row.database}
 
 
@@ -70,7 +70,7 @@ def test_the_start_order_holds_only_what_is_asked_for() -> None:
 
 
 def test_an_unknown_service() -> None:
-    with pytest.raises(KeyError, match=r"unknown service .*nothing.*; there are auth"):
+    with pytest.raises(KeyError, match=r"unknown service .*nothing.*; there are tenants"):
         start_order(["auth", "nothing"])
 
 

@@ -42,7 +42,7 @@ def test_a_row_is_plausible(reason: str) -> None:
     assert 400 <= rule.status <= 599
     assert type(fault_of(reason)) is not Fault
     assert rule.code is None or rule.code.replace("_", "").isalnum()
-    expected_type = {429: {"requests", "tokens", "insufficient_quota"}}.get(
+    expected_type = {429: {"requests", "tokens", "images", "audio", "insufficient_quota"}}.get(
         rule.status, {"server_error"} if rule.status >= 500 else {"invalid_request_error"}
     )
     assert rule.type in expected_type

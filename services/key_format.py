@@ -1,7 +1,7 @@
 """What a key looks like, how it is shown and how it is hashed. Pure: randomness is an argument.
 
-A key is `sk-proj-`, `sk-svcacct-` or `sk-admin-` and 40 URL-safe characters: 26 random bytes and the CRC-32 of prefix and
-bytes. The checksum lets a mistyped key be refused without a look-up; it is no secret and proves nothing.
+A key is `sk-proj-`, `sk-svcacct-` or `sk-admin-` and 40 URL-safe characters: 26 random bytes and the CRC-32 of prefix
+and bytes. The checksum lets a mistyped key be refused without a look-up; it is no secret and proves nothing.
 """
 
 import re

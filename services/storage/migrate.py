@@ -21,8 +21,9 @@ from services.storage.errors import StartError
 LOCK = 0x6D6F64656C  # "model"; any number that everyone who migrates agrees on
 
 
-def upgrade(url: str) -> None:
-    """Blocks until the schema is current. Raises StartError."""
+def upgrade(url: str, revision: str = "head") -> None:
+    """Blocks until the schema is current, or at an older `revision` for tests of what comes after it. Raises
+    StartError."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     script = ScriptDirectory.from_config(config)
@@ -34,7 +35,7 @@ def upgrade(url: str) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             refuse_newer(connection, script)
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     except (DBAPIError, psycopg.OperationalError) as error:
         raise StartError(f"The database could not be migrated: {error}") from error
 

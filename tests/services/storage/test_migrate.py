@@ -38,3 +38,13 @@ def test_newer_schema_is_refused_and_untouched(database_url: str) -> None:
 def test_unreachable_database_says_so() -> None:
     with pytest.raises(StartError, match="could not be migrated"):
         upgrade("postgresql://nobody@/none?host=/nonexistent")
+
+
+def test_organizations_from_before_there_were_tiers_keep_generous_limits(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0003")
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO organizations (id, name) VALUES ('org-1', 'Old')")
+        upgrade(empty_database_url)
+        connection.execute("INSERT INTO organizations (id, name) VALUES ('org-2', 'New')")
+        tiers = connection.execute("SELECT id, usage_tier, tier_pinned FROM organizations ORDER BY id").fetchall()
+    assert tiers == [("org-1", 5, True), ("org-2", 0, False)]

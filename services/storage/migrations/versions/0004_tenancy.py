@@ -18,6 +18,8 @@ ALTER TABLE organizations
     ADD COLUMN paid_nanodollars bigint NOT NULL DEFAULT 0,
     ADD COLUMN first_paid_at timestamptz;
 COMMENT ON COLUMN organizations.usage_tier IS '0 is free, then 1 to 5';
+-- Before there were tiers the limits were generous, as those of the highest are; nobody is throttled by an upgrade.
+UPDATE organizations SET usage_tier = 5, tier_pinned = true;
 
 ALTER TABLE projects
     ADD COLUMN archived_at timestamptz,

@@ -14,7 +14,8 @@ from tests.services.gateway.schemas import assert_matches
 
 
 class Shape(NamedTuple):
-    """The schemas of an endpoint's answers: of a whole one, and of the events of a stream."""
+    """The schemas of an endpoint's answers: of a whole one, and of the events of a stream; "" for one whose schema is
+    not what OpenAI answers."""
 
     path: str
     methods: str
@@ -28,7 +29,8 @@ SHAPES: Final = (
     Shape(r"/v1/chat/completions", "GET", "ChatCompletionList"),
     Shape(r"/v1/chat/completions/[^/]+", "GET POST", "CreateChatCompletionResponse"),
     Shape(r"/v1/chat/completions/[^/]+", "DELETE", "ChatCompletionDeleted"),
-    Shape(r"/v1/chat/completions/[^/]+/messages", "GET", "ChatCompletionMessageList"),
+    # Its schema knows messages of assistants only.
+    Shape(r"/v1/chat/completions/[^/]+/messages", "GET", ""),
     Shape(r"/v1/completions", "POST", "CreateCompletionResponse", "CreateCompletionResponse"),
     Shape(r"/v1/models", "GET", "ListModelsResponse"),
     Shape(r"/v1/models/.+", "GET", "Model"),
@@ -135,7 +137,10 @@ def _checked(request: httpx2.Request, response: httpx2.Response) -> httpx2.Respo
         assert shape.event, f"{request.url.path} does not stream"
         response.stream = _CheckedEvents(response.stream, shape.event)
         return response
-    assert_matches(shape.whole if response.status_code == 200 else "ErrorResponse", response.json())
+    if response.status_code != 200:
+        assert_matches("ErrorResponse", response.json())
+    elif shape.whole:
+        assert_matches(shape.whole, response.json())
     return response
 
 

@@ -89,7 +89,7 @@ def ask(url: str, path: str, method: str, mode: GenerationMode) -> None:
         answer: Any = json.loads(response.content)
         if response.status_code >= 400:
             assert_matches("ErrorResponse", answer)
-        else:
-            assert_matches(shape_of(method, path).whole, answer)
+        elif whole := shape_of(method, path).whole:
+            assert_matches(whole, answer)
 
     check()

@@ -5,8 +5,8 @@ Keeps true:
 - A key is looked up once however many ask for it together.
 - After `forget…`, `revoke` or `clear` returns, no answer that was read before is given to a new caller or remembered;
   a revoked key is refused even if a look-up finds it.
-- Good and unknown keys are bounded apart, so that guessing cannot push out good ones, and unknown keys are looked up
-  at a bounded rate.
+- Good and unknown keys are bounded apart, so that guessing cannot push out good ones; unknown keys are looked up at a
+  bounded rate, which a key that was good when it was last looked up is not subject to.
 """
 
 import asyncio
@@ -96,7 +96,8 @@ class Expiring(Generic[ValueT]):
 
 
 class MissBudget:
-    """How many more unknown keys may be looked up: `burst` at once, and `per_s` in the long run."""
+    """How many more unknown keys may be looked up: `burst` at once, and `per_s` in the long run. What a key is shows
+    only when its look-up ends, so each takes its part when it begins and those of good keys give it back."""
 
     def __init__(self, per_s: float, burst: int, clock: Clock) -> None:
         self._per_s = per_s
@@ -105,14 +106,18 @@ class MissBudget:
         self._left = float(burst)
         self._seen_s = clock()
 
-    def spent(self) -> bool:
+    def take(self) -> bool:
+        """Whether there was something left to take."""
         now_s = self._clock()
         self._left = min(self._burst, self._left + (now_s - self._seen_s) * self._per_s)
         self._seen_s = now_s
-        return self._left < 1
-
-    def take(self) -> None:
+        if self._left < 1:
+            return False
         self._left -= 1
+        return True
+
+    def give_back(self) -> None:
+        self._left = min(self._burst, self._left + 1)
 
 
 class KeyCache:
@@ -123,13 +128,16 @@ class KeyCache:
     ) -> None:
         """Good keys: at most `size`, each for `ttl_s` seconds."""
         self._load = load
+        self._size = size
         self._known: Expiring[Known] = Expiring(size, ttl_s, self._unindex)
         self._unknown = unknown
         self._budget = budget
         self._clock = clock
         self._digests: dict[str, set[bytes]] = {}
-        # Organisations and ids of revoked keys, and the digests of those that were known.
-        self._revoked: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # Good when last looked up, even if forgotten since: looking them up again is no guess.
+        self._familiar: OrderedDict[bytes, None] = OrderedDict()
+        # Organisations, projects ("" for any) and ids of revoked keys, and the digests of those that were known.
+        self._revoked: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._loading: dict[bytes, asyncio.Task[Known | None]] = {}
         self._hits = LOOKUPS.labels("memory")
@@ -153,13 +161,14 @@ class KeyCache:
             return None
         task = self._loading.get(digest)
         if task is None:
-            if self._budget.spent():
+            familiar = digest in self._familiar
+            if not familiar and not self._budget.take():
                 raise Unavailable(
                     "service_unavailable",
                     "Too many unknown API keys are being tried. Please try again in a moment.",
                     retry_after_ms=1000,
                 )
-            task = self._loading[digest] = asyncio.create_task(self._fetch(digest))
+            task = self._loading[digest] = asyncio.create_task(self._fetch(digest, taken=not familiar))
             task.add_done_callback(retrieve)
         # A caller that gives up must not take the answer from the others.
         return await asyncio.shield(task)
@@ -170,12 +179,16 @@ class KeyCache:
             self._known.forget(digest)
         self._overtake()
 
-    def revoke(self, organization_id: str, key_id: str) -> None:
-        """The organisation's key is refused from now on, without asking anybody."""
-        _add(self._revoked, (organization_id, key_id))
-        for digest in self._digests.get(key_id, set()) & self._digests.get(organization_id, set()):
+    def revoke(self, organization_id: str, project_id: str, key_id: str) -> None:
+        """The key is refused from now on, without asking anybody, if it is the organisation's and, unless that is "",
+        the project's."""
+        _add(self._revoked, (organization_id, project_id, key_id))
+        owned = self._digests.get(project_id or organization_id, set()) & self._digests.get(organization_id, set())
+        for digest in self._digests.get(key_id, set()) & owned:
             _add(self._refused, digest)
-        self.forget(key_id)
+            self._known.forget(digest)
+        # Another's key of this id stays known: it may be that nobody can be asked for it again just now.
+        self._overtake()
 
     def clear(self) -> None:
         """Forgets everything but what was revoked."""
@@ -188,21 +201,31 @@ class KeyCache:
         """What is being read may be old already: nobody new waits for it, and it is not remembered."""
         self._loading.clear()
 
-    async def _fetch(self, digest: bytes) -> Known | None:
+    async def _fetch(self, digest: bytes, *, taken: bool) -> Known | None:
+        """`taken`: from the budget."""
         self._misses.inc()
+        found, unknown = None, False
         try:
             principal = await self._load(digest)
+            found = None if principal is None or self._is_revoked(principal) else known(principal)
+            unknown = found is None
         finally:
+            if taken and not unknown:
+                self._budget.give_back()
             current = self._loading.get(digest) is asyncio.current_task()
             if current:
                 del self._loading[digest]
-        gone = principal is None or (principal.organization_id, principal.key_id) in self._revoked
-        found = None if principal is None or gone else known(principal)
         if found is None:
-            self._budget.take()
+            self._familiar.pop(digest, None)
+        else:
+            _add(self._familiar, digest, self._size)
         if current:
             self._remember(digest, found)
         return found
+
+    def _is_revoked(self, principal: Principal) -> bool:
+        owners = ("", principal.project_id)
+        return any((principal.organization_id, owner, principal.key_id) in self._revoked for owner in owners)
 
     def _remember(self, digest: bytes, found: Known | None) -> None:
         if found is None:
@@ -221,10 +244,10 @@ class KeyCache:
                     del self._digests[name]
 
 
-def _add(bounded: OrderedDict[NameT, None], name: NameT) -> None:
+def _add(bounded: OrderedDict[NameT, None], name: NameT, most: int = MOST_REVOKED) -> None:
     bounded[name] = None
     bounded.move_to_end(name)
-    if len(bounded) > MOST_REVOKED:
+    if len(bounded) > most:
         bounded.popitem(last=False)
 
 

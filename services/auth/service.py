@@ -126,7 +126,7 @@ class Auth:
         if change.all:
             self._cache.clear()
         if change.revoked:
-            self._cache.revoke(change.organization_id, change.key_id)
+            self._cache.revoke(change.organization_id, change.project_id, change.key_id)
             return
         for name in (change.organization_id, change.project_id, change.key_id):
             if name:

@@ -34,11 +34,11 @@ class AuthSettings(Group, frozen=True, kw_only=True):
     """Most unknown keys remembered."""
 
     unknown_per_s: Seconds = 50.0
-    """Look-ups of unknown keys that are made per second, in the long run. Beyond it no key is looked up, so that
-    guessing cannot exhaust the database; keys that are remembered are not concerned."""
+    """Look-ups of unknown keys that are made per second, in the long run. Beyond it only keys are looked up that were
+    good the last time, so that guessing exhausts neither the database nor the patience of those who have a key."""
 
     unknown_burst: Positive = 500
-    """The same, at once."""
+    """The same at once, and the most look-ups of keys that may be guesses under way together."""
 
     touch_interval_s: Seconds = 10.0
     """Seconds between two reports of when keys were last used: the most that a crash makes them forget."""

@@ -48,10 +48,12 @@ class Keys:
         self._clock = clock
         self._watchers = Watchers(settings.waiting_changes, settings.beat_s)
         self._unwritten = asyncio.Event()
+        # Of revocations, in the database; those of a database that hangs outlast the calls that began them.
+        self._attempts: set[asyncio.Task[None]] = set()
 
     async def resolve(self, request: pb.ResolveRequest, /) -> pb.ResolveResponse:
         principal = await self._store.principal(request.digest)
-        if principal is None or (principal.organization_id, principal.key_id) in self._journal.revocations:
+        if principal is None or self._journal.has(principal.organization_id, principal.project_id, principal.key_id):
             return pb.ResolveResponse()
         return pb.ResolveResponse(principal=principal)
 
@@ -59,7 +61,7 @@ class Keys:
         """Begins with the revocations that the database does not know of yet."""
 
         def unwritten() -> list[pb.WatchResponse]:
-            return [_revoked(organization_id, key_id) for organization_id, key_id in self._journal.revocations]
+            return [_revoked(*name) for name in self._journal.revocations]
 
         async with aclosing(self._watchers.watch(unwritten)) as changes:  # type: ignore[type-var]
             async for change in changes:
@@ -110,17 +112,15 @@ class Keys:
         return pb.ListKeysResponse(keys=found, has_more=has_more)
 
     async def revoke_key(self, request: pb.RevokeKeyRequest, /) -> pb.RevokeKeyResponse:
-        """While the database is away nobody can say whether there is such a key: the revocation is accepted, and comes
-        to nothing for a key that the organisation does not have."""
-        organization_id, key_id = request.organization_id, request.key_id
-        checks.known(organization_id, key_id, missing=no_key(key_id))
-        try:
-            async with self._store.transaction() as records:
-                await _revoke(records, organization_id, key_id, request.actor, request.project_id or None)
-        except Unavailable:
-            self._revoke_later(Revocation(organization_id, key_id, request.actor.SerializeToString()))
+        """While the database is away or hangs nobody can say whether there is such a key: the revocation is accepted,
+        and comes to nothing for a key that the organisation, or the project that is named, does not have."""
+        organization_id, project_id, key_id = request.organization_id, request.project_id, request.key_id
+        checks.known(organization_id, project_id, key_id, missing=no_key(key_id))
+        revocation = Revocation(organization_id, key_id, request.actor.SerializeToString(), project_id)
+        if not await self._written_in_time(revocation):
+            self._revoke_later(revocation)
         # The database tells everyone, too; this is for the moments until then, and for when it is away.
-        self._watchers.tell(_revoked(organization_id, key_id))
+        self._watchers.tell(_revoked(*revocation.name))
         log.info("key revoked", key_id=key_id)
         return pb.RevokeKeyResponse()
 
@@ -196,7 +196,7 @@ class Keys:
             revoked = await records.delete_account(account.id)
             await _note(records, "service_account.deleted", account, request.actor)
         for key_id in revoked:
-            self._watchers.tell(_revoked(account.organization_id, key_id))
+            self._watchers.tell(_revoked(account.organization_id, account.project_id, key_id))
         return pb.DeleteServiceAccountResponse()
 
     async def follow(self) -> None:
@@ -222,15 +222,48 @@ class Keys:
     async def _write_down(self) -> None:
         waiting = list(self._journal.revocations.values())
         for revocation in waiting:
-            actor = Actor.FromString(revocation.actor)
             try:
-                async with self._store.transaction() as records:
-                    await _revoke(records, revocation.organization_id, revocation.key_id, actor, None)
+                await self._write(revocation)
             except NotFound:
                 log.warning("a key was revoked that does not exist", key_id=revocation.key_id)
         if waiting:
             self._journal.remove(waiting)
             log.info("revocations are written down", count=len(waiting))
+
+    async def _written_in_time(self, revocation: Revocation) -> bool:
+        """Whether the database has taken it. Raises NotFound.
+
+        An attempt that takes too long is left to itself: to cancel it would mean to wait for the database after all,
+        and a revocation may be written twice.
+        """
+        attempt = asyncio.create_task(self._write(revocation), name="keys revocation")
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._ended)
+        await asyncio.wait((attempt,), timeout=self._settings.database_wait_s)
+        if not attempt.done():
+            return False
+        try:
+            attempt.result()
+        except Unavailable:
+            return False
+        return True
+
+    def _ended(self, attempt: asyncio.Task[None]) -> None:
+        self._attempts.discard(attempt)
+        if not attempt.cancelled():
+            # Marks it as seen: what comes too late is in the journal, and is found out from there.
+            attempt.exception()
+
+    async def close(self) -> None:
+        """Gives up what still waits for the database."""
+        for attempt in self._attempts:
+            attempt.cancel()
+        if self._attempts:
+            await asyncio.wait(self._attempts)
+
+    async def _write(self, revocation: Revocation) -> None:
+        async with self._store.transaction() as records:
+            await _revoke(records, revocation)
 
     def _revoke_later(self, revocation: Revocation) -> None:
         """Waits for the disk: this is rare, and until it is done nothing has happened."""
@@ -274,13 +307,16 @@ class Keys:
         return key.id, secret
 
 
-async def _revoke(records: Records, organization_id: str, key_id: str, actor: Actor, project_id: str | None) -> None:
+async def _revoke(records: Records, revocation: Revocation) -> None:
     """Raises NotFound, also when the key is of another project than the one named."""
+    organization_id, named, key_id = revocation.name
     found = await records.revoke_key(organization_id, key_id)
-    if found is None or project_id not in (None, found[0]):
+    if found is None or named not in ("", found[0]):
         raise no_key(key_id)
-    if found[1]:
-        await records.note("api_key.deleted", organization_id, found[0], actor, key_id)
+    project_id, was_valid = found
+    if was_valid:
+        actor = Actor.FromString(revocation.actor)
+        await records.note("api_key.deleted", organization_id, project_id, actor, key_id)
 
 
 async def _project(records: Records, organization_id: str, project_id: str) -> bool:
@@ -337,8 +373,8 @@ def new_id(prefix: str) -> str:
     return key_format.identifier(prefix, secrets.token_bytes(key_format.ID_BYTES))
 
 
-def _revoked(organization_id: str, key_id: str) -> pb.WatchResponse:
-    return pb.WatchResponse(organization_id=organization_id, key_id=key_id, revoked=True)
+def _revoked(organization_id: str, project_id: str, key_id: str) -> pb.WatchResponse:
+    return pb.WatchResponse(organization_id=organization_id, project_id=project_id, key_id=key_id, revoked=True)
 
 
 def _told(change: tuple[str, str] | None) -> pb.WatchResponse:
@@ -377,6 +413,7 @@ async def serving(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        await keys.close()
 
 
 @asynccontextmanager

@@ -19,5 +19,9 @@ class KeysSettings(Group, frozen=True, kw_only=True):
     waiting_changes: Annotated[int, msgspec.Meta(ge=1)] = 1000
     """Most changes that wait for a slow watcher; one more, and it is told to forget everything instead."""
 
+    database_wait_s: Annotated[float, msgspec.Meta(gt=0)] = 0.3
+    """Seconds that a revocation waits for the database. Then it takes effect without it and is written down later, so
+    that a database that hangs does not keep a revoked key alive."""
+
     retry_s: Annotated[float, msgspec.Meta(gt=0)] = 0.5
     """Seconds between attempts to write down the revocations that the database could not take."""

@@ -279,6 +279,6 @@ async def test_a_watcher_is_told_of_every_change_and_that_the_stream_lives(
     told = [heard[2].SerializeToString(), heard[3].SerializeToString()]
     expected = [
         pb.WatchResponse(key_id=made.key.id),
-        pb.WatchResponse(organization_id="org-1", key_id=made.key.id, revoked=True),
+        pb.WatchResponse(organization_id="org-1", project_id="proj_1", key_id=made.key.id, revoked=True),
     ]
     assert sorted(told) == sorted(change.SerializeToString() for change in expected)

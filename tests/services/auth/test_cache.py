@@ -116,7 +116,7 @@ CHANGES: dict[str, Callable[[KeyCache], None]] = {
     "its organization": lambda cache: cache.forget("org-1"),
     "its project": lambda cache: cache.forget("proj-key"),
     "the key": lambda cache: cache.forget("key"),
-    "revoked": lambda cache: cache.revoke("org-1", "key"),
+    "revoked": lambda cache: cache.revoke("org-1", "", "key"),
 }
 
 
@@ -151,17 +151,26 @@ async def test_a_change_concerns_its_own_keys(change: Callable[[KeyCache], None]
 async def test_a_revoked_key_is_refused_whatever_is_read() -> None:
     bench = Bench()
     await bench.cache.find(KEY)
-    bench.cache.revoke("org-1", "key")
+    bench.cache.revoke("org-1", "", "key")
     bench.keys.down = True
     assert await bench.cache.find(KEY) is None
     bench.keys.down = False
     bench.cache.clear()
     assert await bench.cache.find(KEY) is None
-    bench.cache.revoke("org-1", "other")  # it is not theirs
-    assert await bench.cache.find(OTHER) is not None
-    bench.cache.revoke("org-2", "late")
+    bench.cache.revoke("org-2", "proj-late", "late")
     bench.keys.rows.add(b"late")
     assert await bench.cache.find(b"late") is None
+
+
+async def test_nobody_revokes_the_key_of_another() -> None:
+    bench = Bench()
+    for known in (False, True):
+        bench.keys.down = known
+        bench.cache.revoke("org-1", "", "other")
+        bench.cache.revoke("org-2", "proj-key", "other")
+        assert await bench.cache.find(OTHER) is not None
+    bench.cache.revoke("org-2", "proj-other", "other")
+    assert await bench.cache.find(OTHER) is None
 
 
 async def test_too_many_unknown_keys_are_not_looked_up() -> None:
@@ -176,6 +185,47 @@ async def test_too_many_unknown_keys_are_not_looked_up() -> None:
     bench.now_s = 0.15
     assert await bench.cache.find(OTHER) is not None
     assert len(bench.keys.reads) == 22
+
+
+async def test_guesses_made_together_are_bounded_too() -> None:
+    bench = Bench()
+    bench.keys.open.clear()
+    guesses = [asyncio.create_task(bench.cache.find(f"guess {number}".encode())) for number in range(100)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(bench.keys.reads) == 20
+    bench.keys.open.set()
+    outcomes = await asyncio.gather(*guesses, return_exceptions=True)
+    assert outcomes.count(None) == 20 and sum(isinstance(outcome, Unavailable) for outcome in outcomes) == 80
+
+
+async def test_guessing_does_not_keep_good_keys_from_being_read_again() -> None:
+    bench = Bench()
+    await bench.cache.find(KEY)
+    for number in range(20):
+        await bench.cache.find(f"guess {number}".encode())
+    for forget in (bench.cache.clear, lambda: bench.cache.forget("org-1")):
+        forget()
+        assert await bench.cache.find(KEY) is not None
+    bench.keys.rows.remove(KEY)
+    bench.cache.clear()
+    assert await bench.cache.find(KEY) is None
+    bench.cache.clear()
+    with pytest.raises(Unavailable):  # it is as good as a guess by now
+        await bench.cache.find(KEY)
+
+
+async def test_only_unknown_keys_use_up_the_budget() -> None:
+    bench = Bench(size=100)
+    good = [f"good {number}".encode() for number in range(60)]
+    bench.keys.rows |= set(good)
+    bench.keys.down = True
+    for digest in good:
+        with pytest.raises(Unavailable, match="down"):
+            await bench.cache.find(digest)
+    bench.keys.down = False
+    for digest in good:
+        assert await bench.cache.find(digest) is not None
 
 
 async def test_nothing_is_left_of_what_was_forgotten() -> None:

@@ -1,10 +1,13 @@
 """What the contract test cannot see from outside: outages, restarts, what is logged, and what guessing costs."""
 
 import asyncio
+import itertools
 import logging
+import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -39,6 +42,20 @@ async def keys_on(database: Database, journal: Path) -> AsyncIterator[Keys]:
         yield keys
 
 
+async def listening(keys: Keys, database: Database) -> None:
+    """Returns when the service hears the database: when it begins to, it has everything forgotten."""
+    async with aclosing(keys.watch(keys_pb2.WatchRequest())) as changes:  # type: ignore[type-var]
+        for number in itertools.count():
+            probe = f"probe-{number}"
+            async with database.connection() as connection:
+                await connection.execute("SELECT pg_notify('principals', %s)", (f"key:{probe}",))
+            async for change in changes:
+                if change.key_id == probe:
+                    return
+                if change == keys_pb2.WatchResponse():
+                    break
+
+
 async def make(keys: KeysService) -> keys_pb2.CreateKeyResponse:
     return await keys.create_key(
         keys_pb2.CreateKeyRequest(organization_id="org-1", project_id="proj_1", kind=auth_pb2.KEY_KIND_PROJECT)
@@ -63,6 +80,7 @@ async def until_refused(auth: Auth, key: str, within_s: float = 1.0) -> None:
 async def keys(database: Database, tmp_path: Path) -> AsyncIterator[Keys]:
     await write(database)
     async with keys_on(database, tmp_path / "revocations.jsonl") as keys:
+        await listening(keys, database)
         yield keys
 
 
@@ -72,14 +90,42 @@ async def auth(keys: Keys) -> AsyncIterator[Auth]:
         yield auth
 
 
-async def test_a_key_is_revoked_everywhere_within_a_second_while_the_database_is_down() -> None:
+async def processes(server: EmbeddedServer, home: Path) -> list[int]:
+    """Of the server, those that serve connections too."""
+    async with await psycopg.AsyncConnection.connect(server.url) as connection:
+        found = await (await connection.execute("SELECT pid FROM pg_stat_activity")).fetchall()
+    return [int((home / "postgres" / "postmaster.pid").read_text().split()[0]), *(row[0] for row in found)]
+
+
+@asynccontextmanager
+async def outage(server: EmbeddedServer, home: Path, hangs: bool) -> AsyncIterator[None]:
+    """The database is gone, or takes what it is asked and never answers."""
+    if not hangs:
+        await server.stop()
+        yield
+        await server.start()
+        return
+    stopped = await processes(server, home)
+    try:
+        for process in stopped:
+            with suppress(ProcessLookupError):  # the connection that asked has ended
+                os.kill(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["stopped", "hangs"])
+async def test_a_key_is_revoked_everywhere_within_a_second_while_the_database_is_down(hangs: bool) -> None:
     """Two processes' worth of auth, over sockets; the database is stopped for real, and comes back."""
     with tempfile.TemporaryDirectory(prefix="modelplane-tests-") as home:
         server = EmbeddedServer(Path(home), durable=False)
         await server.start()
         upgrade(server.url)
         async with AsyncExitStack() as stack:
-            database = Database(server.url, wait_s=0.3)
+            database = Database(server.url)
             await database.open()
             stack.push_async_callback(database.close)
             await write(database)
@@ -93,17 +139,23 @@ async def test_a_key_is_revoked_everywhere_within_a_second_while_the_database_is
             for _ in range(2):
                 client = await stack.enter_async_context(connect(KeysService, rpc.address, RpcSettings(token="token")))
                 both.append(await stack.enter_async_context(serving(Auth(client, PEPPER, AuthSettings()))))
+            await listening(keys, database)
             revoked, kept = await make(keys), await make(keys)
             await asyncio.sleep(0.5)
             for auth in both:
                 for made in (revoked, kept):
                     await auth.authenticate(asking(made.secret))
-            await server.stop()
-            await keys.revoke_key(keys_pb2.RevokeKeyRequest(organization_id="org-1", key_id=revoked.key.id))
-            await asyncio.gather(*(until_refused(auth, revoked.secret) for auth in both))
-            for auth in both:
-                await auth.authenticate(asking(kept.secret))
-            await server.start()
+            async with outage(server, Path(home), hangs):
+                async with asyncio.timeout(1):
+                    await keys.revoke_key(keys_pb2.RevokeKeyRequest(organization_id="org-1", key_id=revoked.key.id))
+                    await asyncio.gather(*(until_refused(auth, revoked.secret) for auth in both))
+                # It is not of this project.
+                await keys.revoke_key(
+                    keys_pb2.RevokeKeyRequest(organization_id="org-1", project_id="proj_2", key_id=kept.key.id)
+                )
+                await asyncio.sleep(0.1)
+                for auth in both:
+                    await auth.authenticate(asking(kept.secret))
             async with asyncio.timeout(20):
                 while not await is_revoked(database, revoked.key.id):
                     await asyncio.sleep(0.05)
@@ -112,7 +164,13 @@ async def test_a_key_is_revoked_everywhere_within_a_second_while_the_database_is
                 async with asyncio.timeout(10):
                     while not await works(auth, kept.secret):
                         await asyncio.sleep(0.05)
-            assert not (Path(home) / "revocations.jsonl").exists()
+            async with asyncio.timeout(10):
+                while (Path(home) / "revocations.jsonl").exists():
+                    await asyncio.sleep(0.05)
+            assert not await is_revoked(database, kept.key.id)
+            events = "SELECT count(*) FROM audit_events WHERE type = 'api_key.deleted'"
+            async with database.connection() as connection:
+                assert await (await connection.execute(events)).fetchone() == (1,)
         await server.stop()
 
 

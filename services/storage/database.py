@@ -25,7 +25,7 @@ log = telemetry.logger(__name__)
 DEFAULTS: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "connect_timeout": 10}
 HEARTBEAT_S = 15.0
 FIRST_RETRY_S = 0.1
-LAST_RETRY_S = 5.0
+LAST_RETRY_S = 1.0
 
 
 class Database:

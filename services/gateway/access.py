@@ -5,6 +5,7 @@ Every route names the scope that its callers need (`application.Route`), so that
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from modelplane.auth.v1.auth_api import AuthService
@@ -16,18 +17,25 @@ from services.scopes import SCOPES, allows, fits
 from services.settings import SettingsError
 
 FORWARDED = b"x-forwarded-for"
+MOST_NETWORKS: Final = 10_000
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Access:
-    """Turns calls into principals. `trusted_proxies` are CIDR blocks whose X-Forwarded-For is believed.
+    """Turns calls into principals. `trusted_proxies` are CIDR blocks whose X-Forwarded-For is believed; `aliases` say
+    which model each is another name of.
 
     Raises SettingsError for what is no CIDR block.
     """
 
-    def __init__(self, auth: AuthService, trusted_proxies: Sequence[str] = ()) -> None:
+    def __init__(
+        self, auth: AuthService, trusted_proxies: Sequence[str] = (), aliases: Mapping[str, str] | None = None
+    ) -> None:
         self._auth = auth
+        self._aliases = aliases or {}
+        # To read a block takes 3 us, and a project may have a hundred.
+        self._network = lru_cache(MOST_NETWORKS)(network)
         try:
             self._trusted = tuple(network(block) for block in trusted_proxies)
         except ValueError as error:
@@ -50,7 +58,18 @@ class Access:
                 "the correct role in your organization and project, and if you're using a restricted API key, that it "
                 "has the necessary scopes.",
             )
-        return principal
+        return self._by_name(principal)
+
+    def _by_name(self, principal: Principal) -> Principal:
+        """The same, with no alias in its policy: who may not use a model may not use it by another name either."""
+        policy = principal.models
+        if not policy.mode or self._aliases.keys().isdisjoint(policy.models):
+            return principal
+        # A copy, because the answer of `auth` is everybody's.
+        named = Principal()
+        named.CopyFrom(principal)
+        named.models.models[:] = [self._aliases.get(name, name) for name in policy.models]
+        return named
 
     def address(self, call: Call) -> str:
         """Where the call comes from: the last address that no trusted proxy has added; "" when that is unknown."""
@@ -64,7 +83,7 @@ class Access:
 
     def _check_address(self, call: Call, principal: Principal) -> None:
         address = self.address(call)
-        if not _within(address, [network(block) for block in principal.ip_ranges]):
+        if not _within(address, [self._network(block) for block in principal.ip_ranges]):
             raise Unauthenticated(
                 "ip_not_authorized",
                 f"Your IP address ({address or 'unknown'}) is not among those that this project allows.",
@@ -92,16 +111,17 @@ def _within(address: str, networks: Sequence[Network]) -> bool:
     return any(parsed in block for block in networks)
 
 
-def may_use(policy: ModelPolicy, *names: str) -> bool:
-    """Whether a project may use the model with these names."""
+def may_use(policy: ModelPolicy, name: str) -> bool:
+    """Whether a project may use the model of this name, which is no alias."""
     if policy.mode == ModelPolicy.MODE_UNSPECIFIED:
         return True
-    return (policy.mode == ModelPolicy.MODE_ALLOW_LIST) == any(name in policy.models for name in names)
+    return (policy.mode == ModelPolicy.MODE_ALLOW_LIST) == (name in policy.models)
 
 
 def check_model(principal: Principal, asked: str, resolved: str) -> None:
-    """Raises NotFound, the same as for a model that does not exist, when the project may not use the model."""
-    if principal.models.mode and not may_use(principal.models, asked, resolved):
+    """Raises NotFound, the same as for a model that does not exist, when the project may not use the model that
+    `asked`, its name or an alias, was resolved to."""
+    if principal.models.mode and not may_use(principal.models, resolved):
         raise no_model(asked)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping
 from typing import Any, Protocol, TypeVar
 
 from modelplane.auth.v1.auth_pb2 import Principal
@@ -44,10 +44,11 @@ class Call:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers = _headers(scope["headers"])
         # The address of whoever opened the connection, "" when it is not one of the internet's.
         self.peer: str = (scope.get("client") or ("",))[0]
-        self.request_id = f"req_{os.urandom(16).hex()}"
+        # Begins with the time, so that what is kept by request id is kept together.
+        self.request_id = f"req_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
         self.started_at = time.perf_counter()
         # Parts of the path that the route left open.
         self.parameters: dict[str, str] = {}
@@ -195,6 +196,16 @@ class Aborting:
     def _gone(self, watcher: asyncio.Task[None]) -> None:
         if not watcher.cancelled():
             self._run.abort(client_gone())
+
+
+def _headers(lines: Collection[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """By name. Several lines of one header are one, in their order."""
+    headers = dict(lines)
+    if len(headers) < len(lines):
+        headers = {}
+        for name, value in lines:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
 
 
 def client_gone() -> Fault:

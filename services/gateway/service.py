@@ -152,7 +152,8 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
     completions = context.need(CompletionsService)
     archive = Archive(completions, settings)
     idempotency = Idempotency(completions, settings)
-    access = Access(context.need(AuthService), settings.trusted_proxies)
+    aliases = {alias: spec.name for spec in context.catalog for alias in spec.aliases}
+    access = Access(context.need(AuthService), settings.trusted_proxies, aliases)
     endpoints = Endpoints(
         chat_completions=ChatCompletions(pipeline, archive, idempotency, fingerprints(context.catalog), settings),
         text_completions=TextCompletions(pipeline, idempotency, fingerprints(context.catalog), settings),

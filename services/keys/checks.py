@@ -1,5 +1,6 @@
 """What may be asked of keys and service accounts. Pure; what is wrong is raised as InvalidRequest."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,7 +12,13 @@ from services.scopes import SCOPES, fits
 
 MOST_CHARACTERS: Final = 256
 MOST_LISTED: Final = 100
+# A hundred years: further away than any key should live, and a time that every database and program can hold.
+MOST_LIFETIME_S: Final = 100 * 366 * 24 * 3600
 ROLES: Final = ("owner", "member", "none")
+ACCESSES: Final = auth_pb2.Access.values()
+
+# Terminals obey some of them, and NUL the database cannot hold.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def known(*names: str, missing: Fault) -> None:
@@ -28,8 +35,9 @@ def is_empty(page: Page) -> bool:
 
 
 def name(text: str) -> str:
-    if len(text) > MOST_CHARACTERS or "\0" in text:
-        raise InvalidRequest("invalid_value", f"A name has at most {MOST_CHARACTERS} characters.", param="name")
+    if len(text) > MOST_CHARACTERS or _CONTROL.search(text):
+        message = f"A name has at most {MOST_CHARACTERS} characters, none of them control characters."
+        raise InvalidRequest("invalid_value", message, param="name")
     return text
 
 
@@ -52,10 +60,14 @@ def place(kind: auth_pb2.KeyKind, project_id: str) -> None:
 def expiry(expires_at_s: int, now_s: float) -> None:
     if expires_at_s and expires_at_s <= now_s:
         raise InvalidRequest("invalid_value", "A key must expire in the future.", param="expires_at")
+    if expires_at_s > now_s + MOST_LIFETIME_S:
+        raise InvalidRequest("invalid_value", "A key must expire within a hundred years.", param="expires_at")
 
 
 def scopes(kind: auth_pb2.KeyKind, access: auth_pb2.Access, names: Sequence[str]) -> Sequence[str]:
-    """The scopes of a restricted key, each once; others have none."""
+    """The scopes of a restricted key, each once; others have none. Refuses an access that there is not, too."""
+    if access not in ACCESSES:
+        raise InvalidRequest("invalid_value", f"There is no access {access}.", param="access")
     if access != auth_pb2.ACCESS_RESTRICTED:
         if names:
             raise InvalidRequest("invalid_value", "Only a restricted key has scopes.", param="scopes")

@@ -113,11 +113,12 @@ class Keys:
 
     async def revoke_key(self, request: pb.RevokeKeyRequest, /) -> pb.RevokeKeyResponse:
         """While the database is away or hangs nobody can say whether there is such a key: the revocation is accepted,
-        and comes to nothing for a key that the organisation, or the project that is named, does not have."""
+        of a key of any kind, and comes to nothing for a key that the organisation, or the project that is named, does
+        not have."""
         organization_id, project_id, key_id = request.organization_id, request.project_id, request.key_id
         checks.known(organization_id, project_id, key_id, missing=no_key(key_id))
         revocation = Revocation(organization_id, key_id, request.actor.SerializeToString(), project_id)
-        if not await self._written_in_time(revocation):
+        if not await self._written_in_time(revocation, request.kind):
             self._revoke_later(revocation)
         # The database tells everyone, too; this is for the moments until then, and for when it is away.
         self._watchers.tell(_revoked(*revocation.name))
@@ -180,6 +181,7 @@ class Keys:
             changes["role"] = checks.role(request.role)
         async with self._store.transaction() as records:
             account = await _account(records, request, locked=True)
+            await _active_project(records, request.organization_id, request.project_id)
             changed = {name: value for name, value in changes.items() if getattr(account, name) != value}
             if changed:
                 for name, value in changed.items():
@@ -193,7 +195,7 @@ class Keys:
     ) -> pb.DeleteServiceAccountResponse:
         async with self._store.transaction() as records:
             account = await _account(records, request, locked=True)
-            revoked = await records.delete_account(account.id)
+            revoked = await records.delete_account(account)
             await _note(records, "service_account.deleted", account, request.actor)
         for key_id in revoked:
             self._watchers.tell(_revoked(account.organization_id, account.project_id, key_id))
@@ -214,8 +216,9 @@ class Keys:
             self._unwritten.clear()
             try:
                 await self._write_down()
-            except (Fault, OSError) as error:
-                log.debug("revocations wait for the database", count=len(self._journal.revocations), error=error)
+            except Exception as error:  # whatever it is, nobody else would write them down
+                note = log.debug if isinstance(error, Fault | OSError) else log.error
+                note("revocations wait for the database", count=len(self._journal.revocations), error=error)
                 self._unwritten.set()
                 await asyncio.sleep(self._settings.retry_s)
 
@@ -230,13 +233,13 @@ class Keys:
             self._journal.remove(waiting)
             log.info("revocations are written down", count=len(waiting))
 
-    async def _written_in_time(self, revocation: Revocation) -> bool:
+    async def _written_in_time(self, revocation: Revocation, kind: auth_pb2.KeyKind) -> bool:
         """Whether the database has taken it. Raises NotFound.
 
         An attempt that takes too long is left to itself: to cancel it would mean to wait for the database after all,
         and a revocation may be written twice.
         """
-        attempt = asyncio.create_task(self._write(revocation), name="keys revocation")
+        attempt = asyncio.create_task(self._write(revocation, kind), name="keys revocation")
         self._attempts.add(attempt)
         attempt.add_done_callback(self._ended)
         await asyncio.wait((attempt,), timeout=self._settings.database_wait_s)
@@ -261,9 +264,9 @@ class Keys:
         if self._attempts:
             await asyncio.wait(self._attempts)
 
-    async def _write(self, revocation: Revocation) -> None:
+    async def _write(self, revocation: Revocation, kind: auth_pb2.KeyKind = auth_pb2.KEY_KIND_UNSPECIFIED) -> None:
         async with self._store.transaction() as records:
-            await _revoke(records, revocation)
+            await _revoke(records, revocation, kind)
 
     def _revoke_later(self, revocation: Revocation) -> None:
         """Waits for the disk: this is rare, and until it is done nothing has happened."""
@@ -289,8 +292,14 @@ class Keys:
         if request.kind == auth_pb2.KEY_KIND_SERVICE_ACCOUNT:
             if await records.account(organization_id, project_id, owner_id, locked=True) is None:
                 raise _no_account(owner_id)
-        elif owner_id and not await records.is_member(organization_id, project_id, owner_id):
-            raise NotFound("user_not_found", f"No such user: '{owner_id}'.", param="user_id")
+        elif owner_id:
+            role = await records.role(organization_id, project_id, owner_id)
+            if role is None:
+                raise NotFound("user_not_found", f"No such user: '{owner_id}'.", param="user_id")
+            if not project_id and role != "owner":
+                raise InvalidRequest(
+                    "invalid_value", "An admin key belongs to an owner of the organization.", param="user_id"
+                )
 
     async def _add_key(self, records: Records, actor: Actor, **fields: Any) -> tuple[str, str]:
         """The id and the secret of a new key."""
@@ -307,30 +316,30 @@ class Keys:
         return key.id, secret
 
 
-async def _revoke(records: Records, revocation: Revocation) -> None:
-    """Raises NotFound, also when the key is of another project than the one named."""
+async def _revoke(records: Records, revocation: Revocation, kind: auth_pb2.KeyKind) -> None:
+    """Raises NotFound, also when the key is of another project or kind than the one named."""
     organization_id, named, key_id = revocation.name
     found = await records.revoke_key(organization_id, key_id)
-    if found is None or named not in ("", found[0]):
+    if found is None or named not in ("", found[0]) or kind not in (auth_pb2.KEY_KIND_UNSPECIFIED, found[1]):
         raise no_key(key_id)
-    project_id, was_valid = found
+    project_id, _, was_valid = found
     if was_valid:
         actor = Actor.FromString(revocation.actor)
         await records.note("api_key.deleted", organization_id, project_id, actor, key_id)
 
 
-async def _project(records: Records, organization_id: str, project_id: str) -> bool:
-    """Whether the project is archived. Raises NotFound."""
+async def _project(records: Records, organization_id: str, project_id: str, *, hold: bool = False) -> bool:
+    """Whether the project is archived, which with `hold` stays so. Raises NotFound."""
     checks.known(organization_id, project_id, missing=_no_project(project_id))
-    archived = await records.project_archived(organization_id, project_id)
+    archived = await records.project_archived(organization_id, project_id, hold=hold)
     if archived is None:
         raise _no_project(project_id)
     return archived
 
 
 async def _active_project(records: Records, organization_id: str, project_id: str) -> None:
-    """Raises NotFound or InvalidRequest (project_archived)."""
-    if await _project(records, organization_id, project_id):
+    """Nobody archives it meanwhile. Raises NotFound or InvalidRequest (project_archived)."""
+    if await _project(records, organization_id, project_id, hold=True):
         raise InvalidRequest(
             "project_archived", f"The project '{project_id}' is archived and cannot be changed.", param="project_id"
         )

@@ -28,7 +28,7 @@ KINDS: Final[Mapping[str, auth_pb2.KeyKind]] = {
 NAMES: Final[Mapping[auth_pb2.KeyKind, str]] = {kind: name for name, kind in KINDS.items()}
 
 # All that a principal says, in one statement, so that its parts are of one moment. A key whose owner is gone, or whose
-# project is archived, is not found.
+# project is archived, is not found; nor is the admin key of somebody who owns the organisation no more.
 _PRINCIPAL = """
 SELECT k.id, k.organization_id, coalesce(k.project_id, ''), k.kind, coalesce(k.user_id, k.service_account_id, ''),
     k.access, k.scopes, floor(extract(epoch FROM k.expires_at) * 1000)::bigint, o.usage_tier,
@@ -42,7 +42,7 @@ LEFT JOIN service_accounts s ON s.id = k.service_account_id
 WHERE k.hash = %s AND k.revoked_at IS NULL AND p.archived_at IS NULL AND s.deleted_at IS NULL
     AND (k.user_id IS NULL OR CASE WHEN k.project_id IS NULL
         THEN EXISTS (SELECT 1 FROM organization_members m
-            WHERE m.organization_id = k.organization_id AND m.user_id = k.user_id)
+            WHERE m.organization_id = k.organization_id AND m.user_id = k.user_id AND m.role = 'owner')
         ELSE EXISTS (SELECT 1 FROM project_members m WHERE m.project_id = k.project_id AND m.user_id = k.user_id) END)
 """
 _KEY_COLUMNS: Final[LiteralString] = """
@@ -58,18 +58,15 @@ api_keys k LEFT JOIN users u ON u.id = k.user_id LEFT JOIN service_accounts s ON
 LEFT JOIN organization_members om ON om.organization_id = k.organization_id AND om.user_id = k.user_id
 LEFT JOIN project_members pm ON pm.project_id = k.project_id AND pm.user_id = k.user_id
 """
-_KEY_CONDITIONS: Final[Sequence[LiteralString]] = (
-    "k.organization_id = %(organization_id)s",
-    "coalesce(k.project_id, '') = %(project_id)s",
-    "k.revoked_at IS NULL",
-)
+_OF_PROJECT: Final[LiteralString] = "k.organization_id = %(organization_id)s AND k.project_id = %(project_id)s"
+_OF_ORGANIZATION: Final[LiteralString] = "k.organization_id = %(organization_id)s AND k.project_id IS NULL"
+_NOT_REVOKED: Final[Sequence[LiteralString]] = ("k.revoked_at IS NULL",)
 _ACCOUNT_COLUMNS: Final[LiteralString] = (
     "id, organization_id, project_id, name, role, extract(epoch FROM created_at)::bigint"
 )
 _ACCOUNT_CONDITIONS: Final[Sequence[LiteralString]] = (
     "organization_id = %(organization_id)s",
     "project_id = %(project_id)s",
-    "deleted_at IS NULL",
 )
 
 
@@ -95,35 +92,30 @@ class Records:
     def __init__(self, connection: AsyncConnection[TupleRow]) -> None:
         self._connection = connection
 
-    async def project_archived(self, organization_id: str, project_id: str) -> bool | None:
-        """None when there is no such project; otherwise it cannot be archived until the transaction ends."""
-        row = await self._row(
-            "SELECT archived_at IS NOT NULL FROM projects WHERE organization_id = %s AND id = %s FOR KEY SHARE",
-            (organization_id, project_id),
-        )
+    async def project_archived(self, organization_id: str, project_id: str, *, hold: bool = False) -> bool | None:
+        """None when there is no such project; with `hold`, it cannot be archived until the transaction ends."""
+        query: LiteralString = "SELECT archived_at IS NOT NULL FROM projects WHERE organization_id = %s AND id = %s"
+        row = await self._row(query + " FOR SHARE" if hold else query, (organization_id, project_id))
         return None if row is None else row[0]
 
     async def has_organization(self, organization_id: str) -> bool:
         return await self._row("SELECT 1 FROM organizations WHERE id = %s", (organization_id,)) is not None
 
-    async def is_member(self, organization_id: str, project_id: str, user_id: str) -> bool:
-        """Of the project or, when it is "", of the organisation; it stays so until the transaction ends."""
+    async def role(self, organization_id: str, project_id: str, user_id: str) -> str | None:
+        """In the project or, when it is "", in the organisation; None for somebody who is not in it. It stays so until
+        the transaction ends."""
         if project_id:
-            return (
-                await self._row(
-                    "SELECT 1 FROM project_members WHERE organization_id = %s AND project_id = %s AND user_id = %s "
-                    "FOR KEY SHARE",
-                    (organization_id, project_id, user_id),
-                )
-                is not None
+            row = await self._row(
+                "SELECT role FROM project_members WHERE organization_id = %s AND project_id = %s AND user_id = %s "
+                "FOR SHARE",
+                (organization_id, project_id, user_id),
             )
-        return (
-            await self._row(
-                "SELECT 1 FROM organization_members WHERE organization_id = %s AND user_id = %s FOR KEY SHARE",
+        else:
+            row = await self._row(
+                "SELECT role FROM organization_members WHERE organization_id = %s AND user_id = %s FOR SHARE",
                 (organization_id, user_id),
             )
-            is not None
-        )
+        return None if row is None else row[0]
 
     async def add_key(self, key: NewKey) -> None:
         """Whoever it belongs to must have been seen by this transaction."""
@@ -149,29 +141,30 @@ class Records:
         )
 
     async def key(self, organization_id: str, project_id: str, key_id: str) -> Key | None:
-        listing = Listing(_KEY_COLUMNS, _KEY_TABLE, (*_KEY_CONDITIONS, "k.id = %(id)s"), "k.created_at", "k.id")
+        listing = _keys_of(project_id, "k.id = %(id)s")
         values = {"organization_id": organization_id, "project_id": project_id, "id": key_id}
         rows, _ = await page(self._connection, listing, values, Page(limit=1))
         return _key(rows[0]) if rows else None
 
     async def keys(self, organization_id: str, project_id: str, asked: Page) -> tuple[list[Key], bool]:
-        listing = Listing(_KEY_COLUMNS, _KEY_TABLE, _KEY_CONDITIONS, "k.created_at", "k.id")
         values = {"organization_id": organization_id, "project_id": project_id}
-        rows, has_more = await page(self._connection, listing, values, asked)
+        rows, has_more = await page(self._connection, _keys_of(project_id), values, asked)
         return [_key(row) for row in rows], has_more
 
-    async def revoke_key(self, organization_id: str, key_id: str) -> tuple[str, bool] | None:
-        """The key's project ("" for none) and whether it was valid until now; None when there is no such key."""
+    async def revoke_key(self, organization_id: str, key_id: str) -> tuple[str, auth_pb2.KeyKind, bool] | None:
+        """The key's project ("" for none), its kind, and whether it was valid until now; None when there is no such
+        key."""
         row = await self._row(
-            "SELECT coalesce(project_id, ''), revoked_at IS NULL FROM api_keys "
+            "SELECT coalesce(project_id, ''), kind, revoked_at IS NULL FROM api_keys "
             "WHERE organization_id = %s AND id = %s FOR NO KEY UPDATE",
             (organization_id, key_id),
         )
         if row is None:
             return None
-        if row[1]:
+        project_id, kind, was_valid = row
+        if was_valid:
             await self._connection.execute("UPDATE api_keys SET revoked_at = now() WHERE id = %s", (key_id,))
-        return row[0], row[1]
+        return project_id, KINDS[kind], was_valid
 
     async def add_account(self, account: ServiceAccount) -> None:
         """To a project that this transaction has seen."""
@@ -200,7 +193,7 @@ class Records:
         return None if row is None else _account(row)
 
     async def accounts(self, organization_id: str, project_id: str, asked: Page) -> tuple[list[ServiceAccount], bool]:
-        listing = Listing(_ACCOUNT_COLUMNS, "service_accounts", _ACCOUNT_CONDITIONS)
+        listing = Listing(_ACCOUNT_COLUMNS, "service_accounts", _ACCOUNT_CONDITIONS, live=["deleted_at IS NULL"])
         values = {"organization_id": organization_id, "project_id": project_id}
         rows, has_more = await page(self._connection, listing, values, asked)
         return [_account(row) for row in rows], has_more
@@ -210,12 +203,15 @@ class Records:
             "UPDATE service_accounts SET name = %s, role = %s WHERE id = %s", (account.name, account.role, account.id)
         )
 
-    async def delete_account(self, account_id: str) -> list[str]:
-        """Deletes it and revokes its keys; gives their ids."""
-        await self._connection.execute("UPDATE service_accounts SET deleted_at = now() WHERE id = %s", (account_id,))
+    async def delete_account(self, account: ServiceAccount) -> list[str]:
+        """Deletes it and revokes its keys; gives their ids. In their order, as `touch` takes them, so that neither
+        waits for the other."""
+        await self._connection.execute("UPDATE service_accounts SET deleted_at = now() WHERE id = %s", (account.id,))
         revoked = await self._connection.execute(
-            "UPDATE api_keys SET revoked_at = now() WHERE service_account_id = %s AND revoked_at IS NULL RETURNING id",
-            (account_id,),
+            "UPDATE api_keys k SET revoked_at = now() FROM (SELECT id FROM api_keys WHERE organization_id = %s "
+            "AND project_id = %s AND service_account_id = %s AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE) "
+            "AS own WHERE k.id = own.id RETURNING k.id",
+            (account.organization_id, account.project_id, account.id),
         )
         return [row[0] for row in await revoked.fetchall()]
 
@@ -271,6 +267,12 @@ class KeysStore:
             async for payload in payloads:
                 what, _, id_ = (payload or "").partition(":")
                 yield None if payload is None else (what, id_)
+
+
+def _keys_of(project_id: str, *conditions: LiteralString) -> Listing:
+    """Of the project or, when it is "", the admin keys."""
+    owner = _OF_PROJECT if project_id else _OF_ORGANIZATION
+    return Listing(_KEY_COLUMNS, _KEY_TABLE, (owner, *conditions), "k.created_at", "k.id", _NOT_REVOKED)
 
 
 def _principal(row: TupleRow) -> auth_pb2.Principal:

@@ -5,6 +5,7 @@ member once; every change is in the audit log or did not happen.
 """
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -22,6 +23,11 @@ from services.members.store import MembersStore, Records
 ROLES: Final = ("owner", "reader", "viewer")
 PROJECT_ROLES: Final = ("owner", "member", "viewer")
 INVITE_S: Final = 7 * 24 * 3600
+MOST_NAME: Final = 256
+MOST_LISTED: Final = 100
+
+# Terminals obey some of them, and NUL the database cannot hold.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Changing(Protocol):
@@ -276,8 +282,9 @@ def _check_address(email: str) -> None:
 
 
 def _check_name(name: str) -> None:
-    if _has_nul(name):
-        raise InvalidRequest("invalid_value", "Invalid 'name': it has a NUL in it.", param="name")
+    if len(name) > MOST_NAME or _CONTROL.search(name):
+        message = f"Invalid 'name': it has at most {MOST_NAME} characters, none of them control characters."
+        raise InvalidRequest("invalid_value", message, param="name")
 
 
 def _check_user(name: str) -> None:
@@ -294,9 +301,9 @@ def _check_role(role: str, roles: Collection[str], param: str = "role") -> None:
 
 
 def _is_empty(asked: Page) -> bool:
-    """Whether a page has nothing on it wherever it is. Raises InvalidRequest for one without room."""
-    if asked.limit < 1:
-        raise InvalidRequest("invalid_value", "A page has at least 1 item.", param="limit")
+    """Whether a page has nothing on it wherever it is. Raises InvalidRequest for one without room or of too much."""
+    if not 1 <= asked.limit <= MOST_LISTED:
+        raise InvalidRequest("invalid_value", f"A page has 1 to {MOST_LISTED} items.", param="limit")
     return _has_nul(asked.after) or _has_nul(asked.before)
 
 

@@ -30,7 +30,8 @@ def capture(buckets: MemoryBuckets | None, expectations: Expectations, now_ns: i
 def save(snapshot: Snapshot, path: Path) -> None:
     """Replaces the file. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(path.name + ".new")
+    # Of this process: limiters of several may have one home.
+    written = path.with_name(f"{path.name}.{os.getpid()}")
     with written.open("wb") as file:
         file.write(msgspec.json.encode(snapshot))
         file.flush()

@@ -24,6 +24,8 @@ log = telemetry.logger(__name__)
 # What the url leaves open, in seconds: a peer that vanished without closing is noticed after 25.
 DEFAULTS: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "connect_timeout": 10}
 HEARTBEAT_S = 15.0
+# A server that takes no changes was the primary a moment ago: the one that is now will be found by connecting again.
+OUTAGES: Final = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 1.0
 
@@ -64,7 +66,7 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 yield connection
-        except psycopg.OperationalError as error:
+        except OUTAGES as error:
             log.warning("database unavailable", error=str(error))
             raise unavailable() from error
 
@@ -88,7 +90,7 @@ class Database:
                     yield None
                     async for payload in payloads(connection):
                         yield payload
-            except (psycopg.OperationalError, TimeoutError) as error:
+            except (*OUTAGES, TimeoutError) as error:
                 log.warning("listener lost its connection", channel=channel, error=str(error))
             await asyncio.sleep(retry_s)
             retry_s = min(2 * retry_s, LAST_RETRY_S)

@@ -1,6 +1,7 @@
 """Pages of a list by cursor, for every store: rows in the order of a time and an id, from a row that was seen.
 
-A cursor that names no row of the list gives an empty page: whether it ever existed is nobody's business.
+A cursor that names no row of the list's owner gives an empty page: whether it ever existed is nobody's business. A row
+that is kept but shown no longer is a cursor still, so that a list can be emptied while it is read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,16 @@ from modelplane.admin.v1.admin_pb2 import Page
 
 
 class Listing(NamedTuple):
-    """A query of whole rows. `conditions` take named values, as in `organization_id = %(organization_id)s`; `at` and
-    `id` are the columns that give the order, `at` a time that never changes."""
+    """A query of whole rows. `conditions` say whose they are and never change; they take named values, as in
+    `organization_id = %(organization_id)s`. `live` are those that a row may cease to fulfil. `at` and `id` are the
+    columns that give the order, `at` a time that never changes."""
 
     columns: LiteralString
     table: LiteralString
     conditions: Sequence[LiteralString]
     at: LiteralString = "created_at"
     id: LiteralString = "id"
+    live: Sequence[LiteralString] = ()
 
 
 async def page(
@@ -28,7 +31,7 @@ async def page(
 ) -> tuple[list[TupleRow], bool]:
     """The rows in the order asked for, and whether there are more in the direction of reading."""
     own = sql.SQL(" AND ").join(sql.SQL(condition) for condition in listing.conditions)
-    conditions: list[sql.Composable] = [own]
+    conditions: list[sql.Composable] = [own, *map(sql.SQL, listing.live)]
     order = sql.SQL("({}, {})").format(sql.SQL(listing.at), sql.SQL(listing.id))
     # Reading backwards from `before`, the rows nearest to it come first and are turned round at the end.
     backwards = bool(page.before) and not page.after

@@ -18,6 +18,8 @@ MOST_NAME = 256
 MOST_LISTED = 100
 MOST_MODELS = 1000
 MOST_BLOCKS = 100
+# Of ::ffff:0:0/96, where IPv6 has the addresses of IPv4.
+MAPPED_BITS = 96
 MOST_RECIPIENTS = 50
 MOST_ADDRESS = 254
 MOST_URL = 2048
@@ -63,7 +65,8 @@ def is_empty(page: Page) -> bool:
 
 
 def blocks(given: Sequence[str]) -> list[str]:
-    """CIDR blocks, each once, as networks are written: `10.1.2.3/8` is `10.0.0.0/8`, an address a block of one."""
+    """CIDR blocks, each once, as networks are written: `10.1.2.3/8` is `10.0.0.0/8`, an address a block of one, and
+    an IPv4 address within IPv6 is what it stands for, as where it is compared."""
     _few(given, MOST_BLOCKS, "ip_ranges")
     found: dict[str, None] = {}
     for block in given:
@@ -76,6 +79,9 @@ def blocks(given: Sequence[str]) -> list[str]:
             raise InvalidRequest(
                 "invalid_value", f"Invalid 'ip_ranges': '{block}' is not an address or a CIDR block.", param="ip_ranges"
             )
+        if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= MAPPED_BITS:
+            mapped = network.network_address.ipv4_mapped
+            network = network if mapped is None else ipaddress.ip_network((mapped, network.prefixlen - MAPPED_BITS))
         found[str(network)] = None
     return list(found)
 

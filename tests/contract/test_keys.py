@@ -122,6 +122,7 @@ ENDS = [
     ("UPDATE projects SET archived_at = now() WHERE id = 'proj_1'", {PROJECT, ACCOUNT}),
     ("DELETE FROM project_members WHERE user_id = 'user-ann'", {PROJECT}),
     ("DELETE FROM organization_members WHERE organization_id = 'org-1'", {PROJECT, ADMIN}),
+    ("UPDATE organization_members SET role = 'reader' WHERE organization_id = 'org-1'", {ADMIN}),
     ("UPDATE service_accounts SET deleted_at = now()", {ACCOUNT}),
     ("UPDATE api_keys SET revoked_at = now()", {PROJECT, ADMIN, ACCOUNT}),
 ]
@@ -162,6 +163,10 @@ async def test_what_ends_a_key(keys: KeysService, database: Database, end: str, 
         ({"access": auth_pb2.ACCESS_RESTRICTED, "scopes": ["api.management.read"]}, "invalid_value"),
         ({"access": auth_pb2.ACCESS_RESTRICTED, "scopes": ["no.such"]}, "invalid_value"),
         ({"name": "x" * 257}, "invalid_value"),
+        ({"project_id": "", "kind": ADMIN, "owner_id": "user-ann", "organization_id": "org-2"}, "invalid_value"),
+        ({"expires_at": NOW_S + 10**12}, "invalid_value"),
+        ({"name": "\x1b[2J"}, "invalid_value"),
+        ({"access": 7}, "invalid_value"),
     ],
 )
 async def test_keys_that_are_not_made(
@@ -176,6 +181,35 @@ async def test_an_archived_project_gets_no_keys(keys: KeysService, database: Dat
     assert await refused(make(keys)) == "project_archived"
     account = pb.CreateServiceAccountRequest(**FIRST, name="bot", role="member")
     assert await refused(keys.create_service_account(account)) == "project_archived"
+
+
+async def test_a_project_that_is_being_archived_gets_no_keys(keys: KeysService, database: Database) -> None:
+    account = pb.CreateServiceAccountRequest(**FIRST, name="bot", role="member", with_key=True)
+    async with database.connection() as archiving:
+        await archiving.execute("UPDATE projects SET archived_at = now() WHERE id = 'proj_1'")
+        made = [asyncio.create_task(refused(call)) for call in (make(keys), keys.create_service_account(account))]
+        # To read does not have to wait.
+        await keys.list_keys(pb.ListKeysRequest(**FIRST, page=ALL))
+        assert not (await asyncio.wait(made, timeout=0.2))[0]
+    assert await asyncio.gather(*made) == ["project_archived"] * 2
+
+
+async def test_an_archived_project_stays_as_it_is(keys: KeysService, database: Database) -> None:
+    made = await keys.create_service_account(pb.CreateServiceAccountRequest(**FIRST, name="bot", role="member"))
+    this: dict[str, Any] = {**FIRST, "service_account_id": made.service_account.id}
+    await write(database, "UPDATE projects SET archived_at = now()")
+    changed = pb.UpdateServiceAccountRequest(**this, name="robot")
+    assert await refused(keys.update_service_account(changed)) == "project_archived"
+    assert (await keys.get_service_account(pb.GetServiceAccountRequest(**this))).service_account.name == "bot"
+
+
+async def test_a_key_of_another_kind_is_not_revoked(keys: KeysService) -> None:
+    made, admin = await make(keys), await make(keys, project_id="", kind=ADMIN)
+    revoke = pb.RevokeKeyRequest(organization_id="org-1", key_id=made.key.id, kind=ADMIN)
+    assert await refused(keys.revoke_key(revoke)) == "key_not_found"
+    assert await resolve(keys, made.secret) is not None
+    await keys.revoke_key(pb.RevokeKeyRequest(organization_id="org-1", key_id=admin.key.id, kind=ADMIN))
+    assert await resolve(keys, admin.secret) is None
 
 
 async def test_keys_are_listed_for_their_own(keys: KeysService) -> None:

@@ -50,6 +50,8 @@ async def test_adding_a_member_again_sets_the_role(members: MembersService, data
         ({"role": "member"}, "role"),
         ({"role": ""}, "role"),
         ({"name": "a\0"}, "name"),
+        ({"name": "\x1b[2J"}, "name"),
+        ({"name": "a" * 257}, "name"),
     ],
 )
 async def test_what_is_no_user_is_refused(members: MembersService, fields: dict[str, Any], param: str) -> None:
@@ -79,6 +81,7 @@ async def test_users_are_listed_by_pages_and_by_address(members: MembersService)
     assert await listed(["u\0"]) == ([], False)
     assert await listed(after="user-none") == await listed(after="\0") == ([], False)
     assert await refusal(listed(limit=0)) == "invalid_value"
+    assert await refusal(listed(limit=101)) == "invalid_value"
 
 
 async def test_a_user_shows_the_projects_and_the_last_use(members: MembersService, database: Database) -> None:

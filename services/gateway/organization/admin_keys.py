@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +9,6 @@ import msgspec
 from modelplane.auth.v1.auth_pb2 import KEY_KIND_ADMIN
 from modelplane.keys.v1.keys_api import KeysService
 from modelplane.keys.v1.keys_pb2 import CreateKeyRequest, GetKeyRequest, Key, ListKeysRequest, RevokeKeyRequest
-from services.faults import Unavailable
 from services.gateway.calls import Call
 from services.gateway.organization.actors import ActorOf
 from services.gateway.organization.paging import MOST_BODY_BYTES, listed, parse_listing
@@ -35,7 +33,8 @@ class AdminKeys:
         await call.respond(200, listed([key_object(key) for key in found.keys], found.has_more))
 
     async def create(self, call: Call) -> None:
-        """For whom the calling key belongs to. The secret is in this answer alone."""
+        """For whom the calling key belongs to, and for no more than that may do. The secret is in this answer
+        alone."""
         _, values = parse_fields(await call.body(MOST_BODY_BYTES), BUILT, {}, (), ("name",))
         lifetime_s = values.get("expires_in_seconds", 0)
         created = await self._keys.create_key(
@@ -44,6 +43,8 @@ class AdminKeys:
                 kind=KEY_KIND_ADMIN,
                 name=values["name"],
                 owner_id=call.caller.owner_id,
+                access=call.caller.access,
+                scopes=call.caller.scopes,
                 expires_at=int(self._clock()) + lifetime_s if lifetime_s else 0,
                 actor=self._actor_of(call),
             )
@@ -57,10 +58,7 @@ class AdminKeys:
     async def delete(self, call: Call) -> None:
         """From then on the key does not work, even while the database is down."""
         named = _named(call)
-        # The same words revoke any key of the organisation; here only an admin key is meant.
-        with suppress(Unavailable):
-            await self._keys.get_key(GetKeyRequest(**named))
-        await self._keys.revoke_key(RevokeKeyRequest(**named, actor=self._actor_of(call)))
+        await self._keys.revoke_key(RevokeKeyRequest(**named, kind=KEY_KIND_ADMIN, actor=self._actor_of(call)))
         gone = {"object": "organization.admin_api_key.deleted", "id": named["key_id"], "deleted": True}
         await call.respond(200, msgspec.json.encode(gone))
 

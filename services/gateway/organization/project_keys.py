@@ -49,14 +49,20 @@ class ProjectKeys:
             found = await self._keys.list_keys(ListKeysRequest(**place, page=page))
             return list(found.keys), found.has_more
         fitting: list[Key] = []
-        rest = Page(after=page.after, limit=MOST_LISTED, ascending=page.ascending)
+        rest = Page(after=page.after, before=page.before, limit=MOST_LISTED, ascending=page.ascending)
+        backwards = bool(page.before) and not page.after
         while len(fitting) <= page.limit:
             found = await self._keys.list_keys(ListKeysRequest(**place, page=rest))
-            fitting += [key for key in found.keys if owner_access(key) == access]
+            more = [key for key in found.keys if owner_access(key) == access]
+            fitting = more + fitting if backwards else fitting + more
             if not found.has_more:
                 break
-            rest.after = found.keys[-1].id
-        return fitting[: page.limit], len(fitting) > page.limit
+            if backwards:
+                rest.before = found.keys[0].id
+            else:
+                rest.after = found.keys[-1].id
+        part = fitting[-page.limit :] if backwards else fitting[: page.limit]
+        return part, len(fitting) > page.limit
 
 
 def owner_access(key: Key) -> str:

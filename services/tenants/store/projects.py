@@ -39,8 +39,8 @@ class ProjectRecords:
         return await self._one(_ONE + " FOR NO KEY UPDATE", organization_id, project_id)
 
     async def page(self, organization_id: str, include_archived: bool, asked: Page) -> tuple[list[Project], bool]:
-        conditions = [_MINE] if include_archived else [_MINE, "archived_at IS NULL"]
-        listing = Listing(_COLUMNS, "projects", conditions)
+        live: list[LiteralString] = [] if include_archived else ["archived_at IS NULL"]
+        listing = Listing(_COLUMNS, "projects", [_MINE], live=live)
         rows, has_more = await page(self._connection, listing, {"organization_id": organization_id}, asked)
         return [_project(row) for row in rows], has_more
 

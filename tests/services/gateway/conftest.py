@@ -55,7 +55,9 @@ class Edge:
     billing: FakeBilling = dataclasses.field(default_factory=FakeBilling)
     completions: FakeCompletions = dataclasses.field(default_factory=FakeCompletions)
     router: Router = dataclasses.field(default_factory=lambda: Router(RouterSettings(queue_timeout_ms=2000)))
-    catalog: Catalog = dataclasses.field(default_factory=lambda: Catalog((ModelSpec(name=MODEL, engine="scripted"),)))
+    catalog: Catalog = dataclasses.field(
+        default_factory=lambda: Catalog((ModelSpec(name=MODEL, aliases=(ALIAS,), engine="scripted"),))
+    )
     replicas: dict[str, FakeReplica] = dataclasses.field(default_factory=dict)
     checks: dict[str, Callable[[], Awaitable[None]]] = dataclasses.field(default_factory=dict)
     # The services that only administrators reach; without them their endpoints do not work.

@@ -109,6 +109,35 @@ async def test_a_body_in_pieces_and_hung_up_halfway(edge: Edge) -> None:
         assert (await http.get("/healthz")).status_code == 200
 
 
+CHUNKED = f"POST {URL} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
+
+
+@pytest.mark.parametrize("head", ["GET /", f"GET {URL} HTTP/1.1\r\nuser-agent: ", CHUNKED + "trailer: "])
+async def test_a_head_without_end(edge: Edge, head: str) -> None:
+    """Nobody is asked for a key before the head is there: what it may hold of memory is bounded for everybody."""
+    host, port = edge.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head.encode())
+    try:
+        async with asyncio.timeout(2):
+            for _ in range(100):
+                writer.write(b"x" * 65536)
+                await writer.drain()
+            await reader.read()
+    except ConnectionError:
+        pass
+    finally:
+        writer.transport.abort()
+
+
+async def test_a_long_head_and_a_long_body(edge: Edge) -> None:
+    await edge.add_replica()
+    body = {**BODY, "messages": [{"role": "user", "content": "x" * 1_000_000}]}
+    async with edge.http() as http:
+        response = await http.post(URL, json=body, headers={"user-agent": "x" * 60_000})
+    assert response.status_code == 200
+
+
 async def test_a_defect_is_hidden_behind_a_500() -> None:
     async def broken(call: Call) -> None:
         raise RuntimeError("secret details")

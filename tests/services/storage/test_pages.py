@@ -54,3 +54,13 @@ async def test_a_page_before(projects: Database) -> None:
 async def test_a_foreign_cursor_finds_nothing(projects: Database, cursor: str) -> None:
     assert await read(projects, limit=2, after=cursor) == ([], False)
     assert await read(projects, limit=2, before=cursor) == ([], False)
+
+
+async def test_a_row_that_is_no_longer_listed_is_a_cursor_still(projects: Database) -> None:
+    async with projects.connection() as connection:
+        await connection.execute("UPDATE projects SET archived_at = now() WHERE id IN ('p3', 'p4')")
+        listing = LISTING._replace(live=["archived_at IS NULL"])
+        for asked, expected in ((Page(limit=2, ascending=True, after="p3"), ["p5", "p6"]), (Page(before="p4"), [])):
+            asked.limit = 2
+            rows, _ = await page(connection, listing, OWNER, asked)
+            assert [row[0] for row in rows] == (expected or ["p6", "p5"])

@@ -172,16 +172,18 @@ class ListKeysResponse(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ..., has_more: _Optional[bool] = ...) -> None: ...
 
 class RevokeKeyRequest(_message.Message):
-    __slots__ = ("organization_id", "project_id", "key_id", "actor")
+    __slots__ = ("organization_id", "project_id", "key_id", "actor", "kind")
     ORGANIZATION_ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     organization_id: str
     project_id: str
     key_id: str
     actor: _admin_pb2.Actor
-    def __init__(self, organization_id: _Optional[str] = ..., project_id: _Optional[str] = ..., key_id: _Optional[str] = ..., actor: _Optional[_Union[_admin_pb2.Actor, _Mapping]] = ...) -> None: ...
+    kind: _auth_pb2.KeyKind
+    def __init__(self, organization_id: _Optional[str] = ..., project_id: _Optional[str] = ..., key_id: _Optional[str] = ..., actor: _Optional[_Union[_admin_pb2.Actor, _Mapping]] = ..., kind: _Optional[_Union[_auth_pb2.KeyKind, str]] = ...) -> None: ...
 
 class RevokeKeyResponse(_message.Message):
     __slots__ = ()

@@ -110,3 +110,12 @@ async def test_the_log_has_a_scope_of_its_own(console: Console, mine: Organizati
     principal.scopes[:] = ["api.audit_logs.read"]
     assert (await console.ask(mine.admin_key, "GET", "/v1/organization/audit_logs")).status_code == 200
     assert (await console.refused(mine.admin_key, "GET", "/projects"))[:2] == (403, "missing_scope")
+
+
+async def test_what_a_client_says_of_itself_is_kept_in_part(console: Console, mine: Organization) -> None:
+    headers = {"authorization": f"Bearer {mine.admin_key}", "user-agent": "x" * 50_000}
+    made = await console.http.post("/v1/organization/projects", json={"name": "p"}, headers=headers)
+    assert made.status_code == 200
+    async with console.database.connection() as connection:
+        longest = await connection.execute("SELECT max(length(actor_user_agent)) FROM audit_events")
+        assert await longest.fetchone() == (512,)

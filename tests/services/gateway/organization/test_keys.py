@@ -1,10 +1,12 @@
 """Keys and service accounts, as the official SDK administers them."""
 
+import asyncio
 import json
 
 import openai
 import pytest
 from openai.resources.admin.organization import AsyncOrganization
+from psycopg import AsyncConnection
 
 from modelplane.auth.v1.auth_pb2 import ACCESS_ALL, ACCESS_RESTRICTED, KEY_KIND_PROJECT
 from modelplane.keys.v1.keys_pb2 import CreateKeyRequest, GetKeyRequest, Key
@@ -130,6 +132,26 @@ async def test_a_new_admin_key_belongs_to_whom_the_calling_one_does(console: Con
     assert (owner["id"], owner["name"], owner["type"], owner["role"]) == (ann, "Ann", "user", "owner")
 
 
+async def test_a_key_makes_none_that_may_do_more(console: Console, mine: Organization) -> None:
+    caller = console.edge.auth.principals[mine.admin_key]
+    caller.access = ACCESS_RESTRICTED
+    caller.scopes[:] = ["api.management.write"]
+    made = (await console.ask(mine.admin_key, "POST", "/v1/organization/admin_api_keys", {"name": "x"})).json()
+    kept = (await console.keys.get_key(GetKeyRequest(organization_id=mine.id, key_id=made["id"]))).key
+    assert (kept.access, list(kept.scopes)) == (ACCESS_RESTRICTED, ["api.management.write"])
+
+
+async def test_all_keys_are_deleted_while_they_are_listed(
+    console: Console, admin: AsyncOrganization, mine: Organization
+) -> None:
+    made = [await project_key(console, mine) for _ in range(5)]
+    seen = []
+    async for key in admin.projects.api_keys.list(mine.project_id, limit=2):
+        await admin.projects.api_keys.delete(key.id, project_id=mine.project_id)
+        seen.append(key.id)
+    assert seen == made[::-1]
+
+
 async def test_only_admin_keys_are_deleted_as_such(
     console: Console, admin: AsyncOrganization, mine: Organization
 ) -> None:
@@ -146,6 +168,18 @@ async def test_an_admin_key_is_deleted_while_the_database_is_down(console: Conso
     assert [revocation.key_id for revocation in console.journal.revocations.values()] == [made.id]
 
 
+async def test_an_admin_key_is_deleted_while_the_database_hangs(
+    console: Console, admin: AsyncOrganization, database_url: str
+) -> None:
+    made = await admin.admin_api_keys.create(name="lost")
+    async with await AsyncConnection.connect(database_url) as blocker:
+        await blocker.execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(3):
+            assert (await admin.admin_api_keys.delete(made.id)).deleted
+    assert [revocation.key_id for revocation in console.journal.revocations.values()] == [made.id]
+    await console.keys.close()
+
+
 async def test_secrets_are_shown_once(console: Console, admin: AsyncOrganization, mine: Organization) -> None:
     account = await admin.projects.service_accounts.create(mine.project_id, name="robot")
     made = await admin.admin_api_keys.create(name="first")
@@ -153,3 +187,18 @@ async def test_secrets_are_shown_once(console: Console, admin: AsyncOrganization
     for path in ("admin_api_keys", f"projects/{mine.project_id}/api_keys", "audit_logs"):
         shown = json.dumps((await console.ask(mine.admin_key, "GET", f"/v1/organization/{path}")).json())
         assert made.value not in shown and account.api_key.value not in shown
+
+
+async def test_keys_by_what_their_owners_may_use_are_read_both_ways(console: Console, mine: Organization) -> None:
+    made = [await project_key(console, mine) for _ in range(5)]
+    path = f"/v1/organization/projects/{mine.project_id}/api_keys?owner_project_access=active&order=asc&limit=2"
+
+    async def read(query: str) -> tuple[list[str], bool]:
+        answer = (await console.ask(mine.admin_key, "GET", path + query)).json()
+        return [key["id"] for key in answer["data"]], answer["has_more"]
+
+    assert await read(f"&before={made[4]}") == (made[2:4], True)
+    assert await read(f"&before={made[2]}") == (made[:2], False)
+    assert await read(f"&after={made[2]}") == (made[3:], False)
+    assert await read(f"&after={made[0]}&before={made[4]}") == (made[1:3], True)
+    assert await read(f"&after={made[0]}&before={made[2]}") == (made[1:2], False)

@@ -6,13 +6,13 @@ BIN := .venv/bin
 LOCKS := $(wildcard requirements/*.lock)
 STAMP := .venv/.installed
 
-.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits clean
+.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits faults clean
 
 up: $(STAMP) ## install, prepare and run the platform
 	@exec $(BIN)/modelplane up
 
-test: $(STAMP) ## install and run all tests
-	$(BIN)/pytest
+test: $(STAMP) ## install and run all tests, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(STAMP) ## everything that can be checked without running the platform
 	$(BIN)/ruff check .
@@ -44,6 +44,9 @@ bench-engine: $(STAMP) ## a real engine behind the platform, beside the same eng
 
 bench-limits: $(STAMP) ## the rate limiter beside a plain Lua bucket and LiteLLM's
 	$(BIN)/python -m benchmarks.limits
+
+faults: $(STAMP) ## kill every process again and again under load, then audit the ledger: ROUNDS=40
+	MODELPLANE_FAULTS_ROUNDS=$(or $(ROUNDS),40) $(BIN)/pytest -q -s tests/faults
 
 clean: ## remove the environment and the caches of this folder; the state in .modelplane stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -119,6 +119,13 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     vision: VisionSpec | None = None
     """Only for models that see images: checkpoints of the Idefics3 family, such as SmolVLM's."""
 
+    free: bool = False
+    """The model costs nothing. One that is neither free nor priced (here, in the shipped price book, or by
+    `modelplane prices set`) is not served."""
+
+    price: dict[str, Any] = {}
+    """Dollars per million tokens and the like: `input = 0.15`, `output = 0.60`; see `services/pricing/rates.py`."""
+
     cpus: float = 0.0
     """Logical CPUs that Ray sets aside for a replica; 0 never waits for any."""
 

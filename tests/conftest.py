@@ -58,7 +58,8 @@ def database_url(postgres: str, migrated: str) -> Iterator[str]:
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """The same, opened."""
-    database = Database(database_url)
+    # A busy machine makes connections slowly.
+    database = Database(database_url, wait_s=20)
     await database.open()
     try:
         yield database

@@ -1,6 +1,8 @@
 """Outages are faults, dead connections are replaced, and a listener comes back and says so."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
@@ -17,6 +19,15 @@ async def disconnect_all(database: Database) -> None:
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@asynccontextmanager
+async def opened(database: Database) -> AsyncIterator[Database]:
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 async def notify(database: Database, payload: str) -> None:
@@ -60,6 +71,31 @@ async def test_waiting_for_a_connection_is_bounded(database_url: str) -> None:
             await database.ping()
     await database.ping()
     await database.close()
+
+
+async def test_nothing_waits_for_a_lock_without_end(database_url: str) -> None:
+    async with (
+        await psycopg.AsyncConnection.connect(database_url) as other,
+        opened(Database(database_url, max_connections=1, lock_timeout_s=0.05)) as database,
+    ):
+        await other.execute("LOCK TABLE organizations")
+        with pytest.raises(Unavailable, match="too long") as caught:
+            async with database.connection() as connection:
+                await connection.execute("SELECT * FROM organizations")
+        assert caught.value.reason == "database_unavailable"
+        await database.ping()
+
+
+async def test_only_statements_that_are_known_to_take_long_may(database_url: str) -> None:
+    async with opened(Database(database_url, max_connections=1, statement_timeout_s=0.05)) as database:
+        for timeout_s in (None, 0.07):
+            with pytest.raises(Unavailable, match="too long"):
+                async with database.connection(statement_timeout_s=timeout_s) as connection:
+                    await connection.execute("SELECT pg_sleep(9)")
+            for enough_s in (0, 9):
+                async with database.connection(statement_timeout_s=enough_s) as connection:
+                    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                    await connection.execute("SELECT pg_sleep(0.1)")
 
 
 async def test_listening_across_a_lost_connection(database: Database) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
-from services.storage import StartError
+from services.storage import Database, StartError
 from services.storage.migrate import upgrade
 
 
@@ -48,3 +48,56 @@ def test_organizations_from_before_there_were_tiers_keep_generous_limits(empty_d
         connection.execute("INSERT INTO organizations (id, name) VALUES ('org-2', 'New')")
         tiers = connection.execute("SELECT id, usage_tier, tier_pinned FROM organizations ORDER BY id").fetchall()
     assert tiers == [("org-1", 5, True), ("org-2", 0, False)]
+
+
+def test_usage_from_before_there_were_prices_is_kept_and_was_free(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0004")
+    columns = (
+        "request_id, organization_id, project_id, key_id, user_id, model, service_tier, operation, outcome, "
+        "input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, started_at_ms, finished_at_ms"
+    )
+    hour_ms = 3_600_000
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        for number, at_ms in enumerate((hour_ms, hour_ms + 1, 2 * hour_ms)):
+            connection.execute(
+                f"INSERT INTO usage_records ({columns}) VALUES (%s, 'o', 'p', 'k', '', 'm', 'default', "
+                "'chat.completions', 1, 10, 4, 20, 0, %s, %s)",
+                (f"req_{number}", at_ms, at_ms),
+            )
+        upgrade(empty_database_url)
+        kept = connection.execute(
+            "SELECT request_id, input_tokens, price_id, nanodollars, transaction_xid::text FROM usage_records "
+            "ORDER BY request_id"
+        ).fetchall()
+        hours = connection.execute(
+            "SELECT extract(epoch FROM hour)::int, requests, input_tokens, cached_input_tokens, output_tokens "
+            "FROM usage_hours ORDER BY 1"
+        ).fetchall()
+    assert kept == [(f"req_{number}", 10, 0, 0, "0") for number in range(3)]
+    assert hours == [(3600, 2, 20, 8, 40), (7200, 1, 10, 4, 20)]
+
+
+@pytest.mark.parametrize("table", ["postings", "prices"])
+def test_what_was_booked_cannot_be_changed(database_url: str, table: str) -> None:
+    with psycopg.connect(database_url) as connection, pytest.raises(psycopg.IntegrityError, match="append only"):
+        connection.execute(f"DELETE FROM {table}".encode())
+
+
+async def test_of_what_is_deleted_the_place_is_kept_for_a_day(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute("INSERT INTO organizations (id, name) VALUES ('org-1', '')")
+        await connection.execute(
+            "INSERT INTO invites (id, organization_id, email, role, projects, created_at, expires_at) "
+            "SELECT 'invite-' || n, 'org-1', '', 'reader', '[]', to_timestamp(n + 0.123456), now() "
+            "FROM generate_series(0, 24) AS n"
+        )
+        await connection.execute("DELETE FROM invites WHERE id <> 'invite-0'")
+        await connection.execute("UPDATE departed SET departed_at = now() - interval '25 hours' WHERE id <> 'invite-7'")
+        await connection.execute("DELETE FROM invites")
+        left = await (await connection.execute("SELECT id FROM departed")).fetchall()
+        assert len(left) == 15 and {("invite-0",), ("invite-7",)} <= set(left)
+        found = await connection.execute(
+            "SELECT list, organization_id, project_id, extract(epoch FROM at)::float8 FROM departed "
+            "WHERE id = 'invite-7'"
+        )
+        assert await found.fetchone() == ("invites", "org-1", "", 7.123456)

@@ -3,6 +3,7 @@
 import pytest
 
 from modelplane.admin.v1.admin_pb2 import Page
+from services.faults import InvalidRequest
 from services.storage import Database
 from services.storage.pages import Listing, page
 
@@ -51,9 +52,12 @@ async def test_a_page_before(projects: Database) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["other", "nothing"])
-async def test_a_foreign_cursor_finds_nothing(projects: Database, cursor: str) -> None:
-    assert await read(projects, limit=2, after=cursor) == ([], False)
-    assert await read(projects, limit=2, before=cursor) == ([], False)
+async def test_a_foreign_cursor_is_refused(projects: Database, cursor: str) -> None:
+    for name in ("after", "before"):
+        with pytest.raises(InvalidRequest) as caught:
+            await read(projects, limit=2, **{name: cursor})
+        assert caught.value.param == name
+    assert await read(projects, limit=2, after="p0") == ([], False)
 
 
 async def test_a_row_that_is_no_longer_listed_is_a_cursor_still(projects: Database) -> None:

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from modelplane.limits.v1 import limits_pb2 as modelplane_dot_limits_dot_v1_dot_limits__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelplane/auth/v1/auth.proto\x12\x12modelplane.auth.v1\x1a!modelplane/limits/v1/limits.proto\"\x98\x01\n\x0bModelPolicy\x12\x32\n\x04mode\x18\x01 \x01(\x0e\x32$.modelplane.auth.v1.ModelPolicy.Mode\x12\x0e\n\x06models\x18\x02 \x03(\t\"E\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fMODE_ALLOW_LIST\x10\x01\x12\x12\n\x0eMODE_DENY_LIST\x10\x02\"\xf0\x02\n\tPrincipal\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.modelplane.auth.v1.KeyKind\x12\x10\n\x08owner_id\x18\x05 \x01(\t\x12*\n\x06\x61\x63\x63\x65ss\x18\x06 \x01(\x0e\x32\x1a.modelplane.auth.v1.Access\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x12\n\nusage_tier\x18\x08 \x01(\x05\x12.\n\x06limits\x18\t \x03(\x0b\x32\x1e.modelplane.limits.v1.Override\x12/\n\x06models\x18\n \x01(\x0b\x32\x1f.modelplane.auth.v1.ModelPolicy\x12\x11\n\tip_ranges\x18\x0b \x03(\t\x12\x15\n\rexpires_at_ms\x18\x0c \x01(\x03\x12\x0e\n\x06weight\x18\r \x01(\x05\"I\n\x13\x41uthenticateRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\"H\n\x14\x41uthenticateResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.modelplane.auth.v1.Principal*k\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_KIND_PROJECT\x10\x01\x12\x12\n\x0eKEY_KIND_ADMIN\x10\x02\x12\x1c\n\x18KEY_KIND_SERVICE_ACCOUNT\x10\x03*]\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x0e\n\nACCESS_ALL\x10\x01\x12\x14\n\x10\x41\x43\x43\x45SS_READ_ONLY\x10\x02\x12\x15\n\x11\x41\x43\x43\x45SS_RESTRICTED\x10\x03\x32p\n\x0b\x41uthService\x12\x61\n\x0c\x41uthenticate\x12\'.modelplane.auth.v1.AuthenticateRequest\x1a(.modelplane.auth.v1.AuthenticateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelplane/auth/v1/auth.proto\x12\x12modelplane.auth.v1\x1a!modelplane/limits/v1/limits.proto\"\x98\x01\n\x0bModelPolicy\x12\x32\n\x04mode\x18\x01 \x01(\x0e\x32$.modelplane.auth.v1.ModelPolicy.Mode\x12\x0e\n\x06models\x18\x02 \x03(\t\"E\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fMODE_ALLOW_LIST\x10\x01\x12\x12\n\x0eMODE_DENY_LIST\x10\x02\"\xf0\x02\n\tPrincipal\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12)\n\x04kind\x18\x04 \x01(\x0e\x32\x1b.modelplane.auth.v1.KeyKind\x12\x10\n\x08owner_id\x18\x05 \x01(\t\x12*\n\x06\x61\x63\x63\x65ss\x18\x06 \x01(\x0e\x32\x1a.modelplane.auth.v1.Access\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x12\n\nusage_tier\x18\x08 \x01(\x05\x12.\n\x06limits\x18\t \x03(\x0b\x32\x1e.modelplane.limits.v1.Override\x12/\n\x06models\x18\n \x01(\x0b\x32\x1f.modelplane.auth.v1.ModelPolicy\x12\x11\n\tip_ranges\x18\x0b \x03(\t\x12\x15\n\rexpires_at_ms\x18\x0c \x01(\x03\x12\x0e\n\x06weight\x18\r \x01(\x05\"Z\n\x13\x41uthenticateRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"H\n\x14\x41uthenticateResponse\x12\x30\n\tprincipal\x18\x01 \x01(\x0b\x32\x1d.modelplane.auth.v1.Principal*k\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10KEY_KIND_PROJECT\x10\x01\x12\x12\n\x0eKEY_KIND_ADMIN\x10\x02\x12\x1c\n\x18KEY_KIND_SERVICE_ACCOUNT\x10\x03*]\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x0e\n\nACCESS_ALL\x10\x01\x12\x14\n\x10\x41\x43\x43\x45SS_READ_ONLY\x10\x02\x12\x15\n\x11\x41\x43\x43\x45SS_RESTRICTED\x10\x03\x32p\n\x0b\x41uthService\x12\x61\n\x0c\x41uthenticate\x12\'.modelplane.auth.v1.AuthenticateRequest\x1a(.modelplane.auth.v1.AuthenticateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelplane.auth.v1.auth_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYKIND']._serialized_start=763
-  _globals['_KEYKIND']._serialized_end=870
-  _globals['_ACCESS']._serialized_start=872
-  _globals['_ACCESS']._serialized_end=965
+  _globals['_KEYKIND']._serialized_start=780
+  _globals['_KEYKIND']._serialized_end=887
+  _globals['_ACCESS']._serialized_start=889
+  _globals['_ACCESS']._serialized_end=982
   _globals['_MODELPOLICY']._serialized_start=89
   _globals['_MODELPOLICY']._serialized_end=241
   _globals['_MODELPOLICY_MODE']._serialized_start=172
@@ -43,9 +43,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRINCIPAL']._serialized_start=244
   _globals['_PRINCIPAL']._serialized_end=612
   _globals['_AUTHENTICATEREQUEST']._serialized_start=614
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=687
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=689
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=761
-  _globals['_AUTHSERVICE']._serialized_start=967
-  _globals['_AUTHSERVICE']._serialized_end=1079
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=704
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=706
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=778
+  _globals['_AUTHSERVICE']._serialized_start=984
+  _globals['_AUTHSERVICE']._serialized_end=1096
 # @@protoc_insertion_point(module_scope)

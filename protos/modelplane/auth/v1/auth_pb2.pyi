@@ -77,14 +77,16 @@ class Principal(_message.Message):
     def __init__(self, organization_id: _Optional[str] = ..., project_id: _Optional[str] = ..., key_id: _Optional[str] = ..., kind: _Optional[_Union[KeyKind, str]] = ..., owner_id: _Optional[str] = ..., access: _Optional[_Union[Access, str]] = ..., scopes: _Optional[_Iterable[str]] = ..., usage_tier: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[_limits_pb2.Override, _Mapping]]] = ..., models: _Optional[_Union[ModelPolicy, _Mapping]] = ..., ip_ranges: _Optional[_Iterable[str]] = ..., expires_at_ms: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class AuthenticateRequest(_message.Message):
-    __slots__ = ("key", "organization", "project")
+    __slots__ = ("key", "organization", "project", "address")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ORGANIZATION_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
     key: str
     organization: str
     project: str
-    def __init__(self, key: _Optional[str] = ..., organization: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
+    address: str
+    def __init__(self, key: _Optional[str] = ..., organization: _Optional[str] = ..., project: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class AuthenticateResponse(_message.Message):
     __slots__ = ("principal",)

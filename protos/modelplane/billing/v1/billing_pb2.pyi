@@ -7,6 +7,70 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class HoldRequest(_message.Message):
+    __slots__ = ("request_id", "attribution", "model", "service_tier", "batch", "input_tokens", "expected_output_tokens", "max_output_tokens", "also", "usage_tier")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_TIER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ALSO_FIELD_NUMBER: _ClassVar[int]
+    USAGE_TIER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    attribution: _usage_pb2.Attribution
+    model: str
+    service_tier: str
+    batch: bool
+    input_tokens: int
+    expected_output_tokens: int
+    max_output_tokens: int
+    also: _usage_pb2.Usage
+    usage_tier: int
+    def __init__(self, request_id: _Optional[str] = ..., attribution: _Optional[_Union[_usage_pb2.Attribution, _Mapping]] = ..., model: _Optional[str] = ..., service_tier: _Optional[str] = ..., batch: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., expected_output_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., also: _Optional[_Union[_usage_pb2.Usage, _Mapping]] = ..., usage_tier: _Optional[int] = ...) -> None: ...
+
+class HoldResponse(_message.Message):
+    __slots__ = ("output_tokens",)
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    output_tokens: int
+    def __init__(self, output_tokens: _Optional[int] = ...) -> None: ...
+
+class ExtendRequest(_message.Message):
+    __slots__ = ("request_id", "output_tokens")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    output_tokens: int
+    def __init__(self, request_id: _Optional[str] = ..., output_tokens: _Optional[int] = ...) -> None: ...
+
+class ExtendResponse(_message.Message):
+    __slots__ = ("output_tokens",)
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    output_tokens: int
+    def __init__(self, output_tokens: _Optional[int] = ...) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class ReleaseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckpointRequest(_message.Message):
+    __slots__ = ("usages",)
+    USAGES_FIELD_NUMBER: _ClassVar[int]
+    usages: _containers.RepeatedCompositeFieldContainer[_usage_pb2.Usage]
+    def __init__(self, usages: _Optional[_Iterable[_Union[_usage_pb2.Usage, _Mapping]]] = ...) -> None: ...
+
+class CheckpointResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RecordRequest(_message.Message):
     __slots__ = ("usages",)
     USAGES_FIELD_NUMBER: _ClassVar[int]
@@ -26,7 +90,9 @@ class GetUsageRequest(_message.Message):
     def __init__(self, organization_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class GetUsageResponse(_message.Message):
-    __slots__ = ("usage",)
+    __slots__ = ("usage", "nanodollars")
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    NANODOLLARS_FIELD_NUMBER: _ClassVar[int]
     usage: _usage_pb2.Usage
-    def __init__(self, usage: _Optional[_Union[_usage_pb2.Usage, _Mapping]] = ...) -> None: ...
+    nanodollars: int
+    def __init__(self, usage: _Optional[_Union[_usage_pb2.Usage, _Mapping]] = ..., nanodollars: _Optional[int] = ...) -> None: ...

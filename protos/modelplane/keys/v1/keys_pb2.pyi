@@ -1,12 +1,22 @@
 from modelplane.admin.v1 import admin_pb2 as _admin_pb2
 from modelplane.auth.v1 import auth_pb2 as _auth_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class OwnerAccess(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OWNER_ACCESS_UNSPECIFIED: _ClassVar[OwnerAccess]
+    OWNER_ACCESS_ACTIVE: _ClassVar[OwnerAccess]
+    OWNER_ACCESS_INACTIVE: _ClassVar[OwnerAccess]
+OWNER_ACCESS_UNSPECIFIED: OwnerAccess
+OWNER_ACCESS_ACTIVE: OwnerAccess
+OWNER_ACCESS_INACTIVE: OwnerAccess
 
 class Key(_message.Message):
     __slots__ = ("id", "organization_id", "project_id", "kind", "name", "redacted", "owner_id", "owner_name", "owner_email", "owner_role", "owner_created_at", "access", "scopes", "created_at", "last_used_at", "expires_at")
@@ -154,14 +164,16 @@ class GetKeyResponse(_message.Message):
     def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class ListKeysRequest(_message.Message):
-    __slots__ = ("organization_id", "project_id", "page")
+    __slots__ = ("organization_id", "project_id", "page", "owner_access")
     ORGANIZATION_ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_ACCESS_FIELD_NUMBER: _ClassVar[int]
     organization_id: str
     project_id: str
     page: _admin_pb2.Page
-    def __init__(self, organization_id: _Optional[str] = ..., project_id: _Optional[str] = ..., page: _Optional[_Union[_admin_pb2.Page, _Mapping]] = ...) -> None: ...
+    owner_access: OwnerAccess
+    def __init__(self, organization_id: _Optional[str] = ..., project_id: _Optional[str] = ..., page: _Optional[_Union[_admin_pb2.Page, _Mapping]] = ..., owner_access: _Optional[_Union[OwnerAccess, str]] = ...) -> None: ...
 
 class ListKeysResponse(_message.Message):
     __slots__ = ("keys", "has_more")

@@ -50,10 +50,12 @@ class Project(_message.Message):
     def __init__(self, id: _Optional[str] = ..., organization_id: _Optional[str] = ..., name: _Optional[str] = ..., created_at: _Optional[int] = ..., archived_at: _Optional[int] = ..., models: _Optional[_Union[_auth_pb2.ModelPolicy, _Mapping]] = ..., ip_ranges: _Optional[_Iterable[str]] = ..., weight: _Optional[int] = ..., external_key_id: _Optional[str] = ...) -> None: ...
 
 class SpendLimit(_message.Message):
-    __slots__ = ("threshold_cents",)
+    __slots__ = ("threshold_cents", "enforcing")
     THRESHOLD_CENTS_FIELD_NUMBER: _ClassVar[int]
+    ENFORCING_FIELD_NUMBER: _ClassVar[int]
     threshold_cents: int
-    def __init__(self, threshold_cents: _Optional[int] = ...) -> None: ...
+    enforcing: bool
+    def __init__(self, threshold_cents: _Optional[int] = ..., enforcing: _Optional[bool] = ...) -> None: ...
 
 class SpendAlert(_message.Message):
     __slots__ = ("id", "threshold_cents", "email_recipients", "subject_prefix", "webhook_url", "created_at")

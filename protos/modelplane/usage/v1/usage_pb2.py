@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmodelplane/usage/v1/usage.proto\x12\x13modelplane.usage.v1\"[\n\x0b\x41ttribution\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\"\xe8\x02\n\x05Usage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x35\n\x0b\x61ttribution\x18\x02 \x01(\x0b\x32 .modelplane.usage.v1.Attribution\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cservice_tier\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x06 \x01(\x03\x12\x15\n\routput_tokens\x18\x07 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x08 \x01(\x03\x12-\n\x07outcome\x18\t \x01(\x0e\x32\x1c.modelplane.usage.v1.Outcome\x12\x15\n\rstarted_at_ms\x18\n \x01(\x03\x12\x16\n\x0e\x66inished_at_ms\x18\x0b \x01(\x03\x12\x11\n\toperation\x18\x0c \x01(\t\x12\x1a\n\x12input_image_tokens\x18\r \x01(\x03*b\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x13\n\x0fOUTCOME_ABORTED\x10\x02\x12\x12\n\x0eOUTCOME_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmodelplane/usage/v1/usage.proto\x12\x13modelplane.usage.v1\"[\n\x0b\x41ttribution\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\"\x96\x05\n\x05Usage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x35\n\x0b\x61ttribution\x18\x02 \x01(\x0b\x32 .modelplane.usage.v1.Attribution\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cservice_tier\x18\x04 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x05 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x06 \x01(\x03\x12\x15\n\routput_tokens\x18\x07 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x08 \x01(\x03\x12-\n\x07outcome\x18\t \x01(\x0e\x32\x1c.modelplane.usage.v1.Outcome\x12\x15\n\rstarted_at_ms\x18\n \x01(\x03\x12\x16\n\x0e\x66inished_at_ms\x18\x0b \x01(\x03\x12\x11\n\toperation\x18\x0c \x01(\t\x12\x1a\n\x12input_image_tokens\x18\r \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x0e \x01(\x03\x12\x1a\n\x12input_audio_tokens\x18\x0f \x01(\x03\x12\x1b\n\x13output_audio_tokens\x18\x10 \x01(\x03\x12\x1b\n\x13output_image_tokens\x18\x11 \x01(\x03\x12\x0e\n\x06images\x18\x12 \x01(\x03\x12\x12\n\nimage_size\x18\x13 \x01(\t\x12\x15\n\rimage_quality\x18\x14 \x01(\t\x12\x10\n\x08\x61udio_ms\x18\x15 \x01(\x03\x12\x12\n\ncharacters\x18\x16 \x01(\x03\x12-\n\x05tools\x18\x17 \x03(\x0b\x32\x1e.modelplane.usage.v1.ToolUsage\x12\x1b\n\x13stored_byte_seconds\x18\x18 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x19 \x01(\x08\"(\n\tToolUsage\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x03*b\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x13\n\x0fOUTCOME_ABORTED\x10\x02\x12\x12\n\x0eOUTCOME_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelplane.usage.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=512
-  _globals['_OUTCOME']._serialized_end=610
+  _globals['_OUTCOME']._serialized_start=856
+  _globals['_OUTCOME']._serialized_end=954
   _globals['_ATTRIBUTION']._serialized_start=56
   _globals['_ATTRIBUTION']._serialized_end=147
   _globals['_USAGE']._serialized_start=150
-  _globals['_USAGE']._serialized_end=510
+  _globals['_USAGE']._serialized_end=812
+  _globals['_TOOLUSAGE']._serialized_start=814
+  _globals['_TOOLUSAGE']._serialized_end=854
 # @@protoc_insertion_point(module_scope)

@@ -20,7 +20,6 @@ PREFIXES: Mapping[auth_pb2.KeyKind, str] = {
     auth_pb2.KEY_KIND_ADMIN: "sk-admin-",
 }
 RANDOM_BYTES = 26
-ID_BYTES = 12
 BODY_LENGTH = 40
 SHOWN = 4
 MASK = "****"
@@ -77,9 +76,3 @@ def redact(key: str) -> str:
 def digest(key: str, pepper: bytes) -> bytes:
     """What is stored and looked up instead of the key: keyed BLAKE2b, 32 bytes. `pepper` has at most 64 bytes."""
     return blake2b(key.encode(), digest_size=32, key=pepper).digest()
-
-
-def identifier(prefix: str, random: bytes) -> str:
-    """An id such as `org-…`, from ID_BYTES random bytes."""
-    assert len(random) == ID_BYTES
-    return prefix + random.hex()

@@ -5,8 +5,9 @@ Keeps true:
 - A key is looked up once however many ask for it together.
 - After `forget…`, `revoke` or `clear` returns, no answer that was read before is given to a new caller or remembered;
   a revoked key is refused even if a look-up finds it.
-- Good and unknown keys are bounded apart, so that guessing cannot push out good ones; unknown keys are looked up at a
-  bounded rate, which a key that was good when it was last looked up is not subject to.
+- Good keys are bounded by the memory that they take.
+- Good and unknown keys are bounded apart, so that guessing cannot push out good ones; each source may have unknown keys
+  looked up at a bounded rate, which a key that was good when it was last looked up is not subject to.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 from prometheus_client import Counter
 
 from modelplane.auth.v1.auth_pb2 import AuthenticateResponse, Principal
+from services.auth.guesses import Clock, Guesses
 from services.faults import Unavailable
 
 LOOKUPS = Counter("modelplane_auth_lookups", "Keys looked up, by where the answer came from.", ["source"])
@@ -24,10 +26,11 @@ LOOKUPS = Counter("modelplane_auth_lookups", "Keys looked up, by where the answe
 # Revocations are told again by whoever has not written them down yet, so that few need to be remembered.
 MOST_REVOKED = 10_000
 
-Load = Callable[[bytes], Awaitable[Principal | None]]
-Clock = Callable[[], float]
-"""Seconds that never go back."""
+# Of a key, and of a name in its policies beside its characters, as measured.
+KEY_BYTES = 2048
+NAME_BYTES = 64
 
+Load = Callable[[bytes], Awaitable[Principal | None]]
 ValueT = TypeVar("ValueT")
 NameT = TypeVar("NameT")
 
@@ -52,15 +55,35 @@ def known(principal: Principal) -> Known:
     )
 
 
+def weight(found: Known) -> int:
+    """How many ordinary keys take as much memory: policies may have a thousand names."""
+    principal = found.answer.principal
+    names = len(principal.models.models) + len(principal.limits) + len(principal.ip_ranges) + len(principal.scopes)
+    return 1 + (principal.ByteSize() + NAME_BYTES * names) // KEY_BYTES
+
+
+def one(_: object) -> int:
+    return 1
+
+
 class Expiring(Generic[ValueT]):
     """A bounded map from digests to values that expire; the least recently used gives way. Times in seconds."""
 
-    def __init__(self, size: int, ttl_s: float, dropped: Callable[[bytes, ValueT], None] | None = None) -> None:
-        """`dropped` hears of everything that leaves, except by `clear`."""
+    def __init__(
+        self,
+        size: int,
+        ttl_s: float,
+        dropped: Callable[[bytes, ValueT], None] | None = None,
+        weigh: Callable[[ValueT], int] = one,
+    ) -> None:
+        """`size` is the most that its values weigh together, but for a single one, which always has room. `dropped`
+        hears of everything that leaves, except by `clear`."""
         self._size = size
         self._ttl_s = ttl_s
         self._dropped = dropped
-        self._entries: OrderedDict[bytes, tuple[float, ValueT]] = OrderedDict()
+        self._weigh = weigh
+        self._weight = 0
+        self._entries: OrderedDict[bytes, tuple[float, ValueT, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -82,56 +105,37 @@ class Expiring(Generic[ValueT]):
 
     def put(self, digest: bytes, value: ValueT, now_s: float) -> None:
         self.forget(digest)
-        self._entries[digest] = (now_s + self._ttl_s, value)
-        if len(self._entries) > self._size:
+        weight = self._weigh(value)
+        self._entries[digest] = (now_s + self._ttl_s, value, weight)
+        self._weight += weight
+        while self._weight > self._size and len(self._entries) > 1:
             self.forget(next(iter(self._entries)))
 
     def forget(self, digest: bytes) -> None:
         entry = self._entries.pop(digest, None)
-        if entry is not None and self._dropped is not None:
+        if entry is None:
+            return
+        self._weight -= entry[2]
+        if self._dropped is not None:
             self._dropped(digest, entry[1])
 
     def clear(self) -> None:
         self._entries.clear()
-
-
-class MissBudget:
-    """How many more unknown keys may be looked up: `burst` at once, and `per_s` in the long run. What a key is shows
-    only when its look-up ends, so each takes its part when it begins and those of good keys give it back."""
-
-    def __init__(self, per_s: float, burst: int, clock: Clock) -> None:
-        self._per_s = per_s
-        self._burst = burst
-        self._clock = clock
-        self._left = float(burst)
-        self._seen_s = clock()
-
-    def take(self) -> bool:
-        """Whether there was something left to take."""
-        now_s = self._clock()
-        self._left = min(self._burst, self._left + (now_s - self._seen_s) * self._per_s)
-        self._seen_s = now_s
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    def give_back(self) -> None:
-        self._left = min(self._burst, self._left + 1)
+        self._weight = 0
 
 
 class KeyCache:
     """Good keys by digest, from memory or from `load`, which returns None for an unknown key."""
 
     def __init__(
-        self, load: Load, *, size: int, ttl_s: float, unknown: Expiring[None], budget: MissBudget, clock: Clock
+        self, load: Load, *, size: int, ttl_s: float, unknown: Expiring[None], guesses: Guesses, clock: Clock
     ) -> None:
-        """Good keys: at most `size`, each for `ttl_s` seconds."""
+        """Good keys: at most `size`, or fewer of which some are heavy, each for `ttl_s` seconds."""
         self._load = load
         self._size = size
-        self._known: Expiring[Known] = Expiring(size, ttl_s, self._unindex)
+        self._known: Expiring[Known] = Expiring(size, ttl_s, self._unindex, weight)
         self._unknown = unknown
-        self._budget = budget
+        self._guesses = guesses
         self._clock = clock
         self._digests: dict[str, set[bytes]] = {}
         # Good when last looked up, even if forgotten since: looking them up again is no guess.
@@ -150,9 +154,9 @@ class KeyCache:
             self._hits.inc()
         return found
 
-    async def find(self, digest: bytes) -> Known | None:
+    async def find(self, digest: bytes, source: str) -> Known | None:
         """The same for any key, read when it is not remembered. Raises what `load` raises, and Unavailable while too
-        many unknown keys are tried."""
+        many unknown keys are tried by `source`, or by all together."""
         found = self.recall(digest)
         if found is not None:
             return found
@@ -161,14 +165,14 @@ class KeyCache:
             return None
         task = self._loading.get(digest)
         if task is None:
-            familiar = digest in self._familiar
-            if not familiar and not self._budget.take():
+            taken_from = None if digest in self._familiar else source
+            if taken_from is not None and not self._guesses.take(taken_from):
                 raise Unavailable(
                     "service_unavailable",
                     "Too many unknown API keys are being tried. Please try again in a moment.",
                     retry_after_ms=1000,
                 )
-            task = self._loading[digest] = asyncio.create_task(self._fetch(digest, taken=not familiar))
+            task = self._loading[digest] = asyncio.create_task(self._fetch(digest, taken_from))
             task.add_done_callback(retrieve)
         # A caller that gives up must not take the answer from the others.
         return await asyncio.shield(task)
@@ -201,8 +205,8 @@ class KeyCache:
         """What is being read may be old already: nobody new waits for it, and it is not remembered."""
         self._loading.clear()
 
-    async def _fetch(self, digest: bytes, *, taken: bool) -> Known | None:
-        """`taken`: from the budget."""
+    async def _fetch(self, digest: bytes, taken_from: str | None) -> Known | None:
+        """`taken_from`: the source whose budget it was taken from, if any."""
         self._misses.inc()
         found, unknown = None, False
         try:
@@ -210,8 +214,8 @@ class KeyCache:
             found = None if principal is None or self._is_revoked(principal) else known(principal)
             unknown = found is None
         finally:
-            if taken and not unknown:
-                self._budget.give_back()
+            if taken_from is not None and not unknown:
+                self._guesses.give_back(taken_from)
             current = self._loading.get(digest) is asyncio.current_task()
             if current:
                 del self._loading[digest]

@@ -14,7 +14,8 @@ from modelplane.auth.v1 import auth_pb2
 from modelplane.keys.v1 import keys_pb2
 from modelplane.keys.v1.keys_api import KeysService
 from services import key_format, telemetry
-from services.auth.cache import Expiring, KeyCache, Known, MissBudget
+from services.auth.cache import Expiring, KeyCache, Known
+from services.auth.guesses import Budget, Guesses, source
 from services.auth.settings import AuthSettings
 from services.compose import Context
 from services.faults import Fault, Unauthenticated
@@ -46,7 +47,10 @@ class Auth:
             size=settings.cached_keys,
             ttl_s=settings.ttl_s,
             unknown=Expiring(settings.cached_unknown_keys, settings.unknown_ttl_s),
-            budget=MissBudget(settings.unknown_per_s, settings.unknown_burst, clock),
+            guesses=Guesses(
+                lambda: Budget(settings.unknown_per_s, settings.unknown_burst, clock),
+                Budget(settings.all_unknown_per_s, settings.all_unknown_burst, clock),
+            ),
             clock=clock,
         )
         # Milliseconds of the epoch by key id, not reported yet.
@@ -60,7 +64,7 @@ class Auth:
         digest = key_format.digest(key, self._hash_key)
         found = self._cache.recall(digest)
         if found is None and key_format.parse(key) is not None:
-            found = await self._cache.find(digest)
+            found = await self._cache.find(digest, source(request.address))
         if found is None:
             raise incorrect_key(key)
         now_ms = int(self._wall() * 1000)

@@ -28,17 +28,26 @@ class AuthSettings(Group, frozen=True, kw_only=True):
     """Seconds an unknown key is refused without asking again."""
 
     cached_keys: Positive = 50_000
-    """Most good keys remembered, about 1 KiB each; the least recently used gives way."""
+    """Most good keys remembered, about 2 KiB each; the least recently used gives way. One whose policies take more
+    memory counts as several, so that this bounds the memory."""
 
     cached_unknown_keys: Positive = 10_000
     """Most unknown keys remembered."""
 
     unknown_per_s: Seconds = 50.0
-    """Look-ups of unknown keys that are made per second, in the long run. Beyond it only keys are looked up that were
-    good the last time, so that guessing exhausts neither the database nor the patience of those who have a key."""
+    """Look-ups of unknown keys that are made per second, in the long run, for one source: an IPv4 address, or an IPv6
+    network of 48 bits. Beyond it only keys are looked up that were good the last time, so that who guesses exhausts
+    neither the database nor the patience of others. Behind a proxy, sources are told apart by
+    MODELPLANE_GATEWAY_TRUSTED_PROXIES."""
 
     unknown_burst: Positive = 500
-    """The same at once, and the most look-ups of keys that may be guesses under way together."""
+    """The same at once, and the most look-ups of keys that may be guesses under way together for one source."""
+
+    all_unknown_per_s: Seconds = 500.0
+    """The same per second for all sources together: what the database is to bear when many guess."""
+
+    all_unknown_burst: Positive = 5_000
+    """The same at once for all sources together."""
 
     touch_interval_s: Seconds = 10.0
     """Seconds between two reports of when keys were last used: the most that a crash makes them forget."""

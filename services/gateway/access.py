@@ -44,11 +44,12 @@ class Access:
     async def principal(self, call: Call, scope: str) -> Principal:
         """Raises Unauthenticated (the key, the headers, or where the call comes from) or PermissionDenied."""
         key, organization, project = call.credentials()
-        request = AuthenticateRequest(key=key, organization=organization, project=project)
+        address = self.address(call)
+        request = AuthenticateRequest(key=key, organization=organization, project=project, address=address)
         with telemetry.span("authenticate"):
             principal = (await self._auth.authenticate(request)).principal
         if principal.ip_ranges:
-            self._check_address(call, principal)
+            self._check_address(address, principal)
         if not fits(scope, principal.kind):
             raise PermissionDenied("insufficient_permissions", _WRONG_KIND[SCOPES[scope].administrative])
         if not allows(principal, scope):
@@ -81,8 +82,7 @@ class Access:
                     break
         return address
 
-    def _check_address(self, call: Call, principal: Principal) -> None:
-        address = self.address(call)
+    def _check_address(self, address: str, principal: Principal) -> None:
         if not _within(address, [self._network(block) for block in principal.ip_ranges]):
             raise Unauthenticated(
                 "ip_not_authorized",

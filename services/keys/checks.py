@@ -1,50 +1,36 @@
 """What may be asked of keys and service accounts. Pure; what is wrong is raised as InvalidRequest."""
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
-from modelplane.admin.v1.admin_pb2 import Page
 from modelplane.auth.v1 import auth_pb2
+from modelplane.keys.v1.keys_pb2 import OwnerAccess
+from services.asked import has_nul
 from services.faults import Fault, InvalidRequest
 from services.key_format import PREFIXES
 from services.scopes import SCOPES, fits
 
-MOST_CHARACTERS: Final = 256
-MOST_LISTED: Final = 100
 # A hundred years: further away than any key should live, and a time that every database and program can hold.
 MOST_LIFETIME_S: Final = 100 * 366 * 24 * 3600
 ROLES: Final = ("owner", "member", "none")
 ACCESSES: Final = auth_pb2.Access.values()
 
-# Terminals obey some of them, and NUL the database cannot hold.
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
 
 def known(*names: str, missing: Fault) -> None:
     """Raises `missing` for a name that nothing can have: the database cannot even be asked for it."""
-    if any("\0" in name for name in names):
+    if has_nul(*names):
         raise missing
-
-
-def is_empty(page: Page) -> bool:
-    """Whether the page has nothing on it, whatever the list. Raises InvalidRequest for one that is too long."""
-    if not 1 <= page.limit <= MOST_LISTED:
-        raise InvalidRequest("invalid_value", f"A page has 1 to {MOST_LISTED} items.", param="limit")
-    return "\0" in page.after + page.before
-
-
-def name(text: str) -> str:
-    if len(text) > MOST_CHARACTERS or _CONTROL.search(text):
-        message = f"A name has at most {MOST_CHARACTERS} characters, none of them control characters."
-        raise InvalidRequest("invalid_value", message, param="name")
-    return text
 
 
 def role(text: str) -> str:
     if text not in ROLES:
         raise InvalidRequest("invalid_value", f"The role must be one of {', '.join(ROLES)}.", param="role")
     return text
+
+
+def owner_access(wanted: OwnerAccess) -> None:
+    if wanted not in OwnerAccess.values():
+        raise InvalidRequest("invalid_value", f"There is no access {wanted} of owners.", param="owner_access")
 
 
 def place(kind: auth_pb2.KeyKind, project_id: str) -> None:

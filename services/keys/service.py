@@ -14,9 +14,10 @@ from typing import Any, Final
 from modelplane.admin.v1.admin_pb2 import Actor
 from modelplane.auth.v1 import auth_pb2
 from modelplane.keys.v1 import keys_pb2 as pb
-from services import key_format, telemetry
+from services import asked, key_format, telemetry
 from services.compose import Context
 from services.faults import Fault, InvalidRequest, NotFound, Unavailable
+from services.identifiers import new_id
 from services.key_format import KeySettings
 from services.keys import checks
 from services.keys.journal import Journal, Revocation
@@ -75,7 +76,7 @@ class Keys:
         kind, scopes = request.kind, checks.scopes(request.kind, request.access, request.scopes)
         checks.place(kind, request.project_id)
         checks.expiry(request.expires_at, self._clock())
-        checks.name(request.name)
+        asked.line(request.name, "name")
         async with self._store.transaction() as records:
             await self._check_owner(records, request)
             key_id, secret = await self._add_key(
@@ -103,12 +104,14 @@ class Keys:
         return pb.GetKeyResponse(key=found)
 
     async def list_keys(self, request: pb.ListKeysRequest, /) -> pb.ListKeysResponse:
-        if checks.is_empty(request.page):
-            return pb.ListKeysResponse()
+        asked.page(request.page)
+        checks.owner_access(request.owner_access)
         async with self._store.transaction() as records:
             if request.project_id:
                 await _project(records, request.organization_id, request.project_id)
-            found, has_more = await records.keys(request.organization_id, request.project_id, request.page)
+            found, has_more = await records.keys(
+                request.organization_id, request.project_id, request.page, request.owner_access
+            )
         return pb.ListKeysResponse(keys=found, has_more=has_more)
 
     async def revoke_key(self, request: pb.RevokeKeyRequest, /) -> pb.RevokeKeyResponse:
@@ -128,7 +131,7 @@ class Keys:
     async def create_service_account(
         self, request: pb.CreateServiceAccountRequest, /
     ) -> pb.CreateServiceAccountResponse:
-        checks.name(request.name)
+        asked.line(request.name, "name")
         account = pb.ServiceAccount(
             id=new_id("user-"),
             organization_id=request.organization_id,
@@ -164,8 +167,7 @@ class Keys:
         return pb.GetServiceAccountResponse(service_account=found)
 
     async def list_service_accounts(self, request: pb.ListServiceAccountsRequest, /) -> pb.ListServiceAccountsResponse:
-        if checks.is_empty(request.page):
-            return pb.ListServiceAccountsResponse()
+        asked.page(request.page)
         async with self._store.transaction() as records:
             await _project(records, request.organization_id, request.project_id)
             found, has_more = await records.accounts(request.organization_id, request.project_id, request.page)
@@ -176,7 +178,7 @@ class Keys:
     ) -> pb.UpdateServiceAccountResponse:
         changes: dict[str, str] = {}
         if request.HasField("name"):
-            changes["name"] = checks.name(request.name)
+            changes["name"] = asked.line(request.name, "name")
         if request.HasField("role"):
             changes["role"] = checks.role(request.role)
         async with self._store.transaction() as records:
@@ -376,10 +378,6 @@ def _no_account(account_id: str) -> NotFound:
 
 def _no_project(project_id: str) -> NotFound:
     return NotFound("project_not_found", f"No such project: '{project_id}'.", param="project_id")
-
-
-def new_id(prefix: str) -> str:
-    return key_format.identifier(prefix, secrets.token_bytes(key_format.ID_BYTES))
 
 
 def _revoked(organization_id: str, project_id: str, key_id: str) -> pb.WatchResponse:

@@ -13,7 +13,14 @@ from psycopg.rows import TupleRow
 
 from modelplane.admin.v1.admin_pb2 import Actor, Page
 from modelplane.auth.v1 import auth_pb2
-from modelplane.keys.v1.keys_pb2 import Key, ServiceAccount
+from modelplane.keys.v1.keys_pb2 import (
+    OWNER_ACCESS_ACTIVE,
+    OWNER_ACCESS_INACTIVE,
+    OWNER_ACCESS_UNSPECIFIED,
+    Key,
+    OwnerAccess,
+    ServiceAccount,
+)
 from modelplane.limits.v1.limits_pb2 import SCOPE_ORGANIZATION, SCOPE_PROJECT, Override
 from services.storage import Database
 from services.storage.audit import audit
@@ -45,10 +52,14 @@ WHERE k.hash = %s AND k.revoked_at IS NULL AND p.archived_at IS NULL AND s.delet
             WHERE m.organization_id = k.organization_id AND m.user_id = k.user_id AND m.role = 'owner')
         ELSE EXISTS (SELECT 1 FROM project_members m WHERE m.project_id = k.project_id AND m.user_id = k.user_id) END)
 """
-_KEY_COLUMNS: Final[LiteralString] = """
+_OWNER_ROLE: Final[LiteralString] = """
+coalesce(CASE WHEN k.user_id IS NULL THEN s.role WHEN k.project_id IS NULL THEN om.role ELSE pm.role END, '')
+"""
+_OWNER_ACTIVE: Final[LiteralString] = f"(coalesce(k.user_id, k.service_account_id) IS NULL OR {_OWNER_ROLE} <> '')"
+_KEY_COLUMNS: Final[LiteralString] = f"""
 k.id, k.organization_id, coalesce(k.project_id, ''), k.kind, k.name, k.redacted,
 coalesce(k.user_id, k.service_account_id, ''), coalesce(u.name, s.name, ''), coalesce(u.email, ''),
-coalesce(CASE WHEN k.user_id IS NULL THEN s.role WHEN k.project_id IS NULL THEN om.role ELSE pm.role END, ''),
+{_OWNER_ROLE},
 extract(epoch FROM coalesce(u.created_at, s.created_at))::bigint, k.access, k.scopes,
 extract(epoch FROM k.created_at)::bigint, extract(epoch FROM k.last_used_at)::bigint,
 extract(epoch FROM k.expires_at)::bigint
@@ -61,6 +72,11 @@ LEFT JOIN project_members pm ON pm.project_id = k.project_id AND pm.user_id = k.
 _OF_PROJECT: Final[LiteralString] = "k.organization_id = %(organization_id)s AND k.project_id = %(project_id)s"
 _OF_ORGANIZATION: Final[LiteralString] = "k.organization_id = %(organization_id)s AND k.project_id IS NULL"
 _NOT_REVOKED: Final[Sequence[LiteralString]] = ("k.revoked_at IS NULL",)
+_OF_OWNERS: Final[Mapping[OwnerAccess, Sequence[LiteralString]]] = {
+    OWNER_ACCESS_UNSPECIFIED: (),
+    OWNER_ACCESS_ACTIVE: (_OWNER_ACTIVE,),
+    OWNER_ACCESS_INACTIVE: (f"NOT {_OWNER_ACTIVE}",),
+}
 _ACCOUNT_COLUMNS: Final[LiteralString] = (
     "id, organization_id, project_id, name, role, extract(epoch FROM created_at)::bigint"
 )
@@ -146,9 +162,13 @@ class Records:
         rows, _ = await page(self._connection, listing, values, Page(limit=1))
         return _key(rows[0]) if rows else None
 
-    async def keys(self, organization_id: str, project_id: str, asked: Page) -> tuple[list[Key], bool]:
+    async def keys(
+        self, organization_id: str, project_id: str, asked: Page, owner_access: OwnerAccess
+    ) -> tuple[list[Key], bool]:
         values = {"organization_id": organization_id, "project_id": project_id}
-        rows, has_more = await page(self._connection, _keys_of(project_id), values, asked)
+        listing = _keys_of(project_id)
+        listing = listing._replace(live=(*listing.live, *_OF_OWNERS[owner_access]))
+        rows, has_more = await page(self._connection, listing, values, asked)
         return [_key(row) for row in rows], has_more
 
     async def revoke_key(self, organization_id: str, key_id: str) -> tuple[str, auth_pb2.KeyKind, bool] | None:

@@ -4,30 +4,23 @@ Keeps true: every organisation that has an owner keeps one, whatever happens at 
 member once; every change is in the audit log or did not happen.
 """
 
-import os
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
-from modelplane.admin.v1.admin_pb2 import Actor, Page
+from modelplane.admin.v1.admin_pb2 import Actor
 from modelplane.members.v1 import members_pb2 as pb
+from services import asked
 from services.compose import Context
 from services.faults import Fault, InvalidRequest, NotFound
-from services.key_format import ID_BYTES, identifier
-from services.members.addresses import is_address
+from services.identifiers import new_id
 from services.members.changes import Change, no_user
 from services.members.store import MembersStore, Records
 
 ROLES: Final = ("owner", "reader", "viewer")
 PROJECT_ROLES: Final = ("owner", "member", "viewer")
 INVITE_S: Final = 7 * 24 * 3600
-MOST_NAME: Final = 256
-MOST_LISTED: Final = 100
-
-# Terminals obey some of them, and NUL the database cannot hold.
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Changing(Protocol):
@@ -51,10 +44,10 @@ class Members:
 
     async def add_user(self, request: pb.AddUserRequest, /) -> pb.AddUserResponse:
         _check_address(request.email)
-        _check_name(request.name)
+        asked.line(request.name, "name")
         _check_role(request.role, ROLES)
         async with self._changing(request) as change:
-            user_id = await change.records.identify(request.email, request.name, _new_id("user-"))
+            user_id = await change.records.identify(request.email, request.name, new_id("user-"))
             if not await change.join(user_id, request.role):
                 await change.set_role(user_id, request.role)
             return pb.AddUserResponse(user=await change.records.user(request.organization_id, user_id))
@@ -68,10 +61,9 @@ class Members:
         return pb.GetUserResponse(user=user)
 
     async def list_users(self, request: pb.ListUsersRequest, /) -> pb.ListUsersResponse:
-        if _is_empty(request.page):
-            return pb.ListUsersResponse()
+        asked.page(request.page)
         # Nobody has an address with NUL, and the database cannot be asked for one.
-        emails = [email for email in request.emails if not _has_nul(email)] if request.emails else None
+        emails = [email for email in request.emails if not asked.has_nul(email)] if request.emails else None
         async with self._store.transaction() as records:
             users, has_more = await records.users(request.organization_id, request.page, emails)
         return pb.ListUsersResponse(users=users, has_more=has_more)
@@ -123,10 +115,9 @@ class Members:
         return pb.GetProjectUserResponse(user=user)
 
     async def list_project_users(self, request: pb.ListProjectUsersRequest, /) -> pb.ListProjectUsersResponse:
+        asked.page(request.page)
         async with self._store.transaction() as records:
             await _check_projects(records, request.organization_id, [request.project_id], hold=False)
-            if _is_empty(request.page):
-                return pb.ListProjectUsersResponse()
             users, has_more = await records.project_users(request.organization_id, request.project_id, request.page)
         return pb.ListProjectUsersResponse(users=users, has_more=has_more)
 
@@ -171,7 +162,7 @@ class Members:
                     param="email",
                 )
             invite = pb.Invite(
-                id=_new_id("invite-"),
+                id=new_id("invite-"),
                 email=request.email,
                 role=request.role,
                 created_at=int(now_s),
@@ -188,8 +179,7 @@ class Members:
         return pb.GetInviteResponse(invite=_with_status(invite, self._clock()))
 
     async def list_invites(self, request: pb.ListInvitesRequest, /) -> pb.ListInvitesResponse:
-        if _is_empty(request.page):
-            return pb.ListInvitesResponse()
+        asked.page(request.page)
         now_s = self._clock()
         async with self._store.transaction() as records:
             invites, has_more = await records.invites(request.organization_id, request.page)
@@ -205,7 +195,7 @@ class Members:
         return pb.DeleteInviteResponse()
 
     async def accept_invite(self, request: pb.AcceptInviteRequest, /) -> pb.AcceptInviteResponse:
-        _check_name(request.name)
+        asked.line(request.name, "name")
         async with self._changing(request) as change:
             records, organization_id, now_s = change.records, request.organization_id, self._clock()
             invite = _with_status(await _invite(records, request), now_s)
@@ -214,12 +204,12 @@ class Members:
             if invite.status == "expired":
                 raise InvalidRequest("invite_expired", f"The invite '{invite.id}' has expired.")
             await records.accept_invite(organization_id, invite.id, now_s)
-            await change.note("invite.accepted", invite.id)
-            user_id = await records.identify(invite.email, request.name, _new_id("user-"))
-            # Who has come in by another way since keeps the roles that were given there.
-            await change.join(user_id, invite.role)
+            user_id = await records.identify(invite.email, request.name, new_id("user-"))
             project_ids = [project.project_id for project in invite.projects]
             archived = await records.archived(organization_id, project_ids, hold=True)
+            await change.note("invite.accepted", invite.id)
+            # Who has come in by another way since keeps the roles that were given there.
+            await change.join(user_id, invite.role)
             for project in invite.projects:
                 if not archived.get(project.project_id, True):
                     await change.join_project(project.project_id, user_id, project.role)
@@ -243,7 +233,7 @@ async def _check_projects(
     hold: bool = True,
 ) -> None:
     """Raises NotFound or InvalidRequest for a project that is not the organisation's or is archived."""
-    known = [project_id for project_id in project_ids if not _has_nul(project_id)]
+    known = [project_id for project_id in project_ids if not asked.has_nul(project_id)]
     archived = await records.archived(organization_id, known, hold=hold) if known else {}
     for project_id in project_ids:
         if project_id not in archived:
@@ -266,7 +256,7 @@ async def _invite(
     records: Records, request: pb.GetInviteRequest | pb.DeleteInviteRequest | pb.AcceptInviteRequest
 ) -> pb.Invite:
     found = None
-    if not _has_nul(request.invite_id):
+    if not asked.has_nul(request.invite_id):
         found = await records.invite(request.organization_id, request.invite_id)
     if found is None:
         raise NotFound("invite_not_found", f"No such invite: '{request.invite_id}'.")
@@ -277,19 +267,13 @@ async def _invite(
 
 
 def _check_address(email: str) -> None:
-    if not is_address(email):
+    if not asked.is_address(email):
         raise InvalidRequest("invalid_value", f"Invalid 'email': '{email}' is no e-mail address.", param="email")
-
-
-def _check_name(name: str) -> None:
-    if len(name) > MOST_NAME or _CONTROL.search(name):
-        message = f"Invalid 'name': it has at most {MOST_NAME} characters, none of them control characters."
-        raise InvalidRequest("invalid_value", message, param="name")
 
 
 def _check_user(name: str) -> None:
     """Raises NotFound for an id or address that nobody can have."""
-    if _has_nul(name):
+    if asked.has_nul(name):
         raise no_user(name)
 
 
@@ -298,18 +282,6 @@ def _check_role(role: str, roles: Collection[str], param: str = "role") -> None:
         raise InvalidRequest(
             "invalid_value", f"Invalid value: '{role}'. Supported values are: {', '.join(roles)}.", param=param
         )
-
-
-def _is_empty(asked: Page) -> bool:
-    """Whether a page has nothing on it wherever it is. Raises InvalidRequest for one without room or of too much."""
-    if not 1 <= asked.limit <= MOST_LISTED:
-        raise InvalidRequest("invalid_value", f"A page has 1 to {MOST_LISTED} items.", param="limit")
-    return _has_nul(asked.after) or _has_nul(asked.before)
-
-
-def _has_nul(text: str) -> bool:
-    """True for what the database cannot hold, and so does not."""
-    return "\0" in text
 
 
 def _with_status(invite: pb.Invite, now_s: float) -> pb.Invite:
@@ -322,10 +294,6 @@ def _with_status(invite: pb.Invite, now_s: float) -> pb.Invite:
 
 def _accepted(invite: pb.Invite) -> Fault:
     return InvalidRequest("invite_accepted", f"The invite '{invite.id}' was accepted already.")
-
-
-def _new_id(prefix: str) -> str:
-    return identifier(prefix, os.urandom(ID_BYTES))
 
 
 @asynccontextmanager

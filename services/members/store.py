@@ -40,6 +40,26 @@ _IN_PROJECT: LiteralString = "organization_id = %(organization_id)s AND project_
 _INVITE_COLUMNS: LiteralString = "id, email, role, created_at, expires_at, accepted_at, projects"
 _MINE: LiteralString = "organization_id = %(organization_id)s"
 
+_USERS_LISTED = Listing(
+    _USER_COLUMNS,
+    _USERS,
+    (_IN_ORGANIZATION,),
+    "added_at",
+    "member.user_id",
+    departed=f"list = 'organization_members' AND {_MINE} AND project_id = ''",
+)
+_PROJECT_USERS_LISTED = Listing(
+    _PROJECT_USER_COLUMNS,
+    _PROJECT_USERS,
+    (_IN_PROJECT,),
+    "added_at",
+    "user_id",
+    departed=f"list = 'project_members' AND {_IN_PROJECT}",
+)
+_INVITES_LISTED = Listing(
+    _INVITE_COLUMNS, "invites", (_MINE,), departed=f"list = 'invites' AND {_MINE} AND project_id = ''"
+)
+
 
 class Records:
     """The tables as one transaction sees them."""
@@ -83,8 +103,7 @@ class Records:
         return None if row is None else _user(row)
 
     async def users(self, organization_id: str, asked: Page, emails: list[str] | None) -> tuple[list[User], bool]:
-        conditions = [_IN_ORGANIZATION] if emails is None else [_IN_ORGANIZATION, _NAMED]
-        listing = Listing(_USER_COLUMNS, _USERS, conditions, "added_at", "member.user_id")
+        listing = _USERS_LISTED._replace(live=() if emails is None else (_NAMED,))
         values = {"organization_id": organization_id, "emails": emails}
         rows, has_more = await page(self._connection, listing, values, asked)
         return [_user(row) for row in rows], has_more
@@ -167,9 +186,8 @@ class Records:
         return None if row is None else _project_user(row)
 
     async def project_users(self, organization_id: str, project_id: str, asked: Page) -> tuple[list[ProjectUser], bool]:
-        listing = Listing(_PROJECT_USER_COLUMNS, _PROJECT_USERS, [_IN_PROJECT], "added_at", "user_id")
         values = {"organization_id": organization_id, "project_id": project_id}
-        rows, has_more = await page(self._connection, listing, values, asked)
+        rows, has_more = await page(self._connection, _PROJECT_USERS_LISTED, values, asked)
         return [_project_user(row) for row in rows], has_more
 
     async def add_project_member(self, organization_id: str, project_id: str, user_id: str, role: str) -> bool:
@@ -230,8 +248,7 @@ class Records:
         return None if row is None else _invite(row)
 
     async def invites(self, organization_id: str, asked: Page) -> tuple[list[Invite], bool]:
-        listing = Listing(_INVITE_COLUMNS, "invites", [_MINE])
-        rows, has_more = await page(self._connection, listing, {"organization_id": organization_id}, asked)
+        rows, has_more = await page(self._connection, _INVITES_LISTED, {"organization_id": organization_id}, asked)
         return [_invite(row) for row in rows], has_more
 
     async def accept_invite(self, organization_id: str, invite_id: str, now_s: float) -> None:

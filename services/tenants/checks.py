@@ -1,33 +1,22 @@
-"""What a change may say. Pure: each function returns what is to be kept, or raises InvalidRequest.
-
-Control characters are refused everywhere: they are in no name or address, the database cannot hold all of them, and
-in the subject of a letter they would begin a line of its own.
-"""
+"""What a change may say. Pure: each function returns what is to be kept, or raises InvalidRequest."""
 
 import ipaddress
 import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from modelplane.admin.v1.admin_pb2 import Page
 from modelplane.limits.v1 import limits_pb2 as limits
 from modelplane.tenants.v1.tenants_pb2 import SpendAlert
+from services.asked import MOST_CENTS, is_address, line, number
 from services.faults import InvalidRequest
 
-MOST_NAME = 256
-MOST_LISTED = 100
 MOST_MODELS = 1000
 MOST_BLOCKS = 100
 # Of ::ffff:0:0/96, where IPv6 has the addresses of IPv4.
 MAPPED_BITS = 96
 MOST_RECIPIENTS = 50
-MOST_ADDRESS = 254
 MOST_URL = 2048
 MOST_WEIGHT = 1000
-# A thousand million dollars: in nanodollars still far inside 64 bits.
-MOST_CENTS = 10**11
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def name(text: str, param: str = "name") -> str:
@@ -35,33 +24,6 @@ def name(text: str, param: str = "name") -> str:
     if not text.strip():
         raise InvalidRequest("empty_string", f"Invalid '{param}': it must not be empty.", param=param)
     return line(text, param)
-
-
-def line(text: str, param: str) -> str:
-    """Up to 256 characters."""
-    if len(text) > MOST_NAME:
-        raise InvalidRequest(
-            "string_above_max_length",
-            f"Invalid '{param}': it has {len(text)} characters; at most {MOST_NAME} are possible.",
-            param=param,
-        )
-    if _CONTROL.search(text):
-        raise InvalidRequest("invalid_value", f"Invalid '{param}': it has control characters.", param=param)
-    return text
-
-
-def number(value: int, least: int, most: int, param: str) -> int:
-    if value < least:
-        raise InvalidRequest("integer_below_min_value", f"Invalid '{param}': {value} is below {least}.", param=param)
-    if value > most:
-        raise InvalidRequest("integer_above_max_value", f"Invalid '{param}': {value} is above {most}.", param=param)
-    return value
-
-
-def is_empty(page: Page) -> bool:
-    """Whether its cursor can name nothing. Raises InvalidRequest for a page of no or too many rows."""
-    number(page.limit, 1, MOST_LISTED, "limit")
-    return "\0" in page.after or "\0" in page.before
 
 
 def blocks(given: Sequence[str]) -> list[str]:
@@ -117,7 +79,7 @@ def alert(given: SpendAlert) -> None:
     line(given.subject_prefix, "subject_prefix")
     _few(given.email_recipients, MOST_RECIPIENTS, "recipients")
     for address in given.email_recipients:
-        if len(address) > MOST_ADDRESS or not re.fullmatch(r"[^\s@,;<>]+@[^\s@,;<>]+", line(address, "recipients")):
+        if not is_address(address):
             raise InvalidRequest("invalid_value", f"'{address}' is not an e-mail address.", param="recipients")
     if given.webhook_url and not _is_web_address(given.webhook_url):
         raise InvalidRequest(

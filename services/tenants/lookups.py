@@ -1,6 +1,7 @@
 """Finds what a call is about, or raises the fault that says that it is not there: another's is not there either."""
 
 from modelplane.tenants.v1.tenants_pb2 import Organization, Project
+from services.asked import has_nul
 from services.faults import InvalidRequest, NotFound
 from services.tenants.store import Records
 
@@ -8,7 +9,7 @@ from services.tenants.store import Records
 async def organization(records: Records, organization_id: str, *, locked: bool = False) -> Organization:
     """Raises NotFound. Locked, it stays as it is until the transaction ends."""
     found = None
-    if "\0" not in organization_id:
+    if not has_nul(organization_id):
         organizations = records.organizations
         found = await (organizations.lock(organization_id) if locked else organizations.get(organization_id))
     if found is None:
@@ -19,7 +20,7 @@ async def organization(records: Records, organization_id: str, *, locked: bool =
 async def project(records: Records, organization_id: str, project_id: str, *, locked: bool = False) -> Project:
     """Raises NotFound. Locked, it stays as it is until the transaction ends."""
     found = None
-    if "\0" not in organization_id + project_id:
+    if not has_nul(organization_id, project_id):
         projects = records.projects
         found = await (projects.lock if locked else projects.get)(organization_id, project_id)
     if found is None:

@@ -4,12 +4,10 @@ Keeps true: an organisation has a project from its first moment; however many pr
 database, there is one first organisation.
 """
 
-import os
-
 from modelplane.admin.v1.admin_pb2 import Actor
 from modelplane.tenants.v1 import tenants_pb2 as pb
-from services import telemetry
-from services.key_format import ID_BYTES, identifier
+from services import asked, telemetry
+from services.identifiers import new_id
 from services.tenants import checks, lookups, tiers
 from services.tenants.store import Records, TenantsStore
 
@@ -52,8 +50,7 @@ class Organizations:
         return pb.GetOrganizationResponse(organization=organization)
 
     async def list_organizations(self, request: pb.ListOrganizationsRequest, /) -> pb.ListOrganizationsResponse:
-        if checks.is_empty(request.page):
-            return pb.ListOrganizationsResponse()
+        asked.page(request.page)
         async with self._store.transaction() as records:
             organizations, has_more = await records.organizations.page(request.page)
         return pb.ListOrganizationsResponse(organizations=organizations, has_more=has_more)
@@ -79,7 +76,3 @@ async def _add(
     data = {"name": name, "title": name, "usage_tier": organization.usage_tier, "tier_pinned": pinned}
     await records.audit("organization.created", organization.id, actor, organization.id, data=data)
     return organization, await add_project(records, organization.id, PROJECT_NAME, actor)
-
-
-def new_id(prefix: str) -> str:
-    return identifier(prefix, os.urandom(ID_BYTES))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from modelplane.admin.v1.admin_pb2 import Actor
 from modelplane.tenants.v1 import tenants_pb2 as pb
-from services import telemetry
+from services import asked, telemetry
 from services.faults import Fault, InvalidRequest
 from services.tenants import checks, lookups, tiers
 from services.tenants.organizations import platform
@@ -71,7 +71,7 @@ class Payments:
 
     async def pin_tier(self, request: pb.PinTierRequest, /) -> pb.PinTierResponse:
         pinned = request.HasField("usage_tier")
-        checks.number(request.usage_tier, 0, tiers.HIGHEST, "usage_tier")
+        asked.number(request.usage_tier, 0, tiers.HIGHEST, "usage_tier")
         async with self._store.transaction() as records:
             organization = await lookups.organization(records, request.organization_id, locked=True)
             before = organization.usage_tier

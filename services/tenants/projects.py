@@ -8,6 +8,7 @@ from typing import Any, Final
 from modelplane.admin.v1.admin_pb2 import Actor
 from modelplane.auth.v1.auth_pb2 import ModelPolicy
 from modelplane.tenants.v1 import tenants_pb2 as pb
+from services import asked
 from services.faults import InvalidRequest
 from services.tenants import checks, lookups
 from services.tenants.organizations import add_project
@@ -25,7 +26,7 @@ class Projects:
 
     async def create_project(self, request: pb.CreateProjectRequest, /) -> pb.CreateProjectResponse:
         checks.name(request.name)
-        checks.line(request.external_key_id, "external_key_id")
+        asked.line(request.external_key_id, "external_key_id")
         async with self._store.transaction() as records:
             await lookups.organization(records, request.organization_id)
             project = await add_project(
@@ -39,7 +40,8 @@ class Projects:
         return pb.GetProjectResponse(project=project)
 
     async def list_projects(self, request: pb.ListProjectsRequest, /) -> pb.ListProjectsResponse:
-        if checks.is_empty(request.page) or "\0" in request.organization_id:
+        asked.page(request.page)
+        if asked.has_nul(request.organization_id):
             return pb.ListProjectsResponse()
         async with self._store.transaction() as records:
             projects, has_more = await records.projects.page(
@@ -86,9 +88,9 @@ def _change(project: pb.Project, request: pb.UpdateProjectRequest) -> dict[str, 
     if request.HasField("name"):
         changes["title"] = project.name = checks.name(request.name)
     if request.HasField("external_key_id"):
-        changes["external_key_id"] = project.external_key_id = checks.line(request.external_key_id, "external_key_id")
+        changes["external_key_id"] = project.external_key_id = asked.line(request.external_key_id, "external_key_id")
     if request.HasField("weight"):
-        changes["weight"] = project.weight = checks.number(request.weight, 1, checks.MOST_WEIGHT, "weight")
+        changes["weight"] = project.weight = asked.number(request.weight, 1, checks.MOST_WEIGHT, "weight")
     if request.HasField("ip_ranges"):
         changes["ip_ranges"] = project.ip_ranges[:] = checks.blocks(request.ip_ranges.blocks)
     return changes

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from modelplane.tenants.v1 import tenants_pb2 as pb
+from services import asked
 from services.compose import Context
-from services.tenants import checks
 from services.tenants.limits import Limits
 from services.tenants.organizations import Organizations
 from services.tenants.payments import Payments
@@ -62,7 +62,8 @@ class Tenants:
         self.delete_spend_alert = spend.delete_spend_alert
 
     async def list_audit_events(self, request: pb.ListAuditEventsRequest, /) -> pb.ListAuditEventsResponse:
-        if checks.is_empty(request.page) or "\0" in request.organization_id:
+        asked.page(request.page)
+        if asked.has_nul(request.organization_id):
             return pb.ListAuditEventsResponse()
         async with self._store.transaction() as records:
             events, has_more = await records.events.page(request)

@@ -1,9 +1,10 @@
 """Keeps the hard monthly spend limits and the spend alerts of organisations and projects."""
 
 from modelplane.tenants.v1 import tenants_pb2 as pb
+from services import asked
 from services.faults import NotFound
+from services.identifiers import new_id
 from services.tenants import checks, lookups
-from services.tenants.organizations import new_id
 from services.tenants.store import TenantsStore
 
 
@@ -16,13 +17,11 @@ class Spend:
     async def get_spend_limit(self, request: pb.GetSpendLimitRequest, /) -> pb.GetSpendLimitResponse:
         async with self._store.transaction() as records:
             await lookups.owner(records, request.organization_id, request.project_id)
-            threshold_cents = await records.spend.limit(request.organization_id, request.project_id)
-        if threshold_cents is None:
-            return pb.GetSpendLimitResponse()
-        return pb.GetSpendLimitResponse(spend_limit=pb.SpendLimit(threshold_cents=threshold_cents))
+            limit = await records.spend.limit(request.organization_id, request.project_id)
+        return pb.GetSpendLimitResponse(spend_limit=limit)
 
     async def set_spend_limit(self, request: pb.SetSpendLimitRequest, /) -> pb.SetSpendLimitResponse:
-        threshold_cents = checks.number(request.spend_limit.threshold_cents, 1, checks.MOST_CENTS, "threshold_amount")
+        threshold_cents = asked.number(request.spend_limit.threshold_cents, 1, asked.MOST_CENTS, "threshold_amount")
         async with self._store.transaction() as records:
             await lookups.active_owner(records, request.organization_id, request.project_id)
             await records.spend.set_limit(request.organization_id, request.project_id, threshold_cents)
@@ -34,7 +33,8 @@ class Spend:
                 project_id=request.project_id,
                 changes_requested={"threshold_amount": threshold_cents},
             )
-        return pb.SetSpendLimitResponse(spend_limit=pb.SpendLimit(threshold_cents=threshold_cents))
+            limit = await records.spend.limit(request.organization_id, request.project_id)
+        return pb.SetSpendLimitResponse(spend_limit=limit)
 
     async def delete_spend_limit(self, request: pb.DeleteSpendLimitRequest, /) -> pb.DeleteSpendLimitResponse:
         async with self._store.transaction() as records:
@@ -59,7 +59,7 @@ class Spend:
             spend, of = records.spend, (request.organization_id, request.project_id)
             if given.id:
                 kind, part = "spend_alert.updated", "changes_requested"
-                alert = None if "\0" in given.id else await spend.replace_alert(*of, given)
+                alert = None if asked.has_nul(given.id) else await spend.replace_alert(*of, given)
             else:
                 kind, part = "spend_alert.created", "data"
                 given.id = new_id("alert_")
@@ -80,18 +80,16 @@ class Spend:
         alert = None
         async with self._store.transaction() as records:
             await lookups.owner(records, request.organization_id, request.project_id)
-            if "\0" not in request.spend_alert_id:
+            if not asked.has_nul(request.spend_alert_id):
                 alert = await records.spend.alert(request.organization_id, request.project_id, request.spend_alert_id)
         if alert is None:
             raise no_alert(request.spend_alert_id)
         return pb.GetSpendAlertResponse(spend_alert=alert)
 
     async def list_spend_alerts(self, request: pb.ListSpendAlertsRequest, /) -> pb.ListSpendAlertsResponse:
-        is_empty = checks.is_empty(request.page)
+        asked.page(request.page)
         async with self._store.transaction() as records:
             await lookups.owner(records, request.organization_id, request.project_id)
-            if is_empty:
-                return pb.ListSpendAlertsResponse()
             alerts, has_more = await records.spend.alerts(request.organization_id, request.project_id, request.page)
         return pb.ListSpendAlertsResponse(spend_alerts=alerts, has_more=has_more)
 
@@ -100,7 +98,7 @@ class Spend:
         async with self._store.transaction() as records:
             await lookups.active_owner(records, request.organization_id, request.project_id)
             spend, of = records.spend, (request.organization_id, request.project_id)
-            if "\0" in alert_id or not await spend.delete_alert(*of, alert_id):
+            if asked.has_nul(alert_id) or not await spend.delete_alert(*of, alert_id):
                 raise no_alert(alert_id)
             await records.audit(
                 "spend_alert.deleted", request.organization_id, request.actor, alert_id, project_id=request.project_id

@@ -52,6 +52,10 @@ async def add(members: MembersService, email: str, role: str = "reader", **field
     return (await members.add_user(request)).user
 
 
+async def remove(members: MembersService, user_id: str) -> None:
+    await members.remove_user(pb.RemoveUserRequest(**ONE, user_id=user_id, actor=ACTOR))
+
+
 async def role_of(members: MembersService, user_id: str) -> str:
     return (await members.get_user(pb.GetUserRequest(**ONE, user_id=user_id))).user.role
 

@@ -1,5 +1,10 @@
-"""Two organisations with their projects and people, as rows."""
+"""Two organisations with their projects and people, as rows, and when changes of them are heard."""
 
+import itertools
+from contextlib import aclosing
+
+from modelplane.keys.v1.keys_api import KeysService
+from modelplane.keys.v1.keys_pb2 import WatchRequest, WatchResponse
 from services.storage import Database
 
 ROWS = """
@@ -18,3 +23,17 @@ INSERT INTO project_members (organization_id, project_id, user_id, role) VALUES
 async def write(database: Database, statements: str = ROWS) -> None:
     async with database.connection() as connection:
         await connection.execute(statements.encode())
+
+
+async def listening(keys: KeysService, database: Database) -> None:
+    """Returns when the service hears the database: when it begins to, it has everything forgotten."""
+    async with aclosing(keys.watch(WatchRequest())) as changes:  # type: ignore[type-var]
+        for number in itertools.count():
+            probe = f"probe-{number}"
+            async with database.connection() as connection:
+                await connection.execute("SELECT pg_notify('principals', %s)", (f"key:{probe}",))
+            async for change in changes:
+                if change.key_id == probe:
+                    return
+                if change == WatchResponse():
+                    break

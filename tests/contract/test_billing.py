@@ -9,7 +9,6 @@ from modelplane.billing.v1.billing_api import BillingService
 from modelplane.usage.v1 import usage_pb2
 from services.billing.service import serving
 from services.billing.settings import BillingSettings
-from services.billing.store import UsageStore
 from services.faults import InvalidRequest, NotFound, Unavailable
 from services.storage import Database
 from tests.contract.conftest import Wire
@@ -19,7 +18,7 @@ from tests.services.billing.usages import asking, recording, usage
 @pytest.fixture
 async def billing(database: Database, wire: Wire, tmp_path: Path) -> AsyncIterator[BillingService]:
     settings = BillingSettings(spool_bytes=10_000, drain_interval_ms=3_600_000)
-    async with serving(tmp_path, UsageStore(database), settings) as service:
+    async with serving(tmp_path, database, settings) as service:
         yield await wire(BillingService, service)
 
 

@@ -22,7 +22,7 @@ from services.keys.settings import KeysSettings
 from services.keys.store import KeysStore
 from services.storage import Database
 from tests.contract.conftest import Wire
-from tests.contract.tenancy import write
+from tests.contract.tenancy import listening, write
 
 ACTOR = Actor(key_id="key_0", redacted_key="sk-admin-****0000", ip_address="127.0.0.1", request_id="req_1")
 NOW_S = 1_700_000_000
@@ -162,7 +162,7 @@ async def test_what_ends_a_key(keys: KeysService, database: Database, end: str, 
         ({"scopes": ["model.request"]}, "invalid_value"),
         ({"access": auth_pb2.ACCESS_RESTRICTED, "scopes": ["api.management.read"]}, "invalid_value"),
         ({"access": auth_pb2.ACCESS_RESTRICTED, "scopes": ["no.such"]}, "invalid_value"),
-        ({"name": "x" * 257}, "invalid_value"),
+        ({"name": "x" * 257}, "string_above_max_length"),
         ({"project_id": "", "kind": ADMIN, "owner_id": "user-ann", "organization_id": "org-2"}, "invalid_value"),
         ({"expires_at": NOW_S + 10**12}, "invalid_value"),
         ({"name": "\x1b[2J"}, "invalid_value"),
@@ -210,6 +210,26 @@ async def test_a_key_of_another_kind_is_not_revoked(keys: KeysService) -> None:
     assert await resolve(keys, made.secret) is not None
     await keys.revoke_key(pb.RevokeKeyRequest(organization_id="org-1", key_id=admin.key.id, kind=ADMIN))
     assert await resolve(keys, admin.secret) is None
+
+
+async def test_keys_are_listed_by_what_their_owners_may_do(keys: KeysService, database: Database) -> None:
+    nobodys = (await make(keys)).key.id
+    anns = [(await make(keys, owner_id="user-ann")).key.id for _ in range(3)]
+    account = await keys.create_service_account(
+        pb.CreateServiceAccountRequest(**FIRST, name="ci", role="member", with_key=True, actor=ACTOR)
+    )
+    await write(database, "DELETE FROM project_members")
+
+    async def listed(access: pb.OwnerAccess, **page: Any) -> tuple[list[str], bool]:
+        page = {"limit": 2, "ascending": True, **page}
+        found = await keys.list_keys(pb.ListKeysRequest(**FIRST, owner_access=access, page=Page(**page)))
+        return [key.id for key in found.keys], found.has_more
+
+    assert await listed(pb.OWNER_ACCESS_ACTIVE) == ([nobodys, account.key.id], False)
+    assert await listed(pb.OWNER_ACCESS_INACTIVE) == (anns[:2], True)
+    assert await listed(pb.OWNER_ACCESS_INACTIVE, before=account.key.id) == (anns[1:], True)
+    assert await listed(pb.OWNER_ACCESS_UNSPECIFIED) == ([nobodys, anns[0]], True)
+    assert await refused(listed(7)) == "invalid_value"  # type: ignore[arg-type]
 
 
 async def test_keys_are_listed_for_their_own(keys: KeysService) -> None:
@@ -297,11 +317,11 @@ async def test_a_watcher_is_told_of_every_change_and_that_the_stream_lives(
     keys: KeysService, database: Database
 ) -> None:
     made = await make(keys)
+    # Before, everything is said to be old at some moment, in place of what has changed.
+    await listening(keys, database)
     heard: list[pb.WatchResponse] = []
     async with asyncio.timeout(10), aclosing(keys.watch(pb.WatchRequest())) as changes:  # type: ignore[type-var]
         assert await anext(changes) == pb.WatchResponse()
-        while await anext(changes) != pb.WatchResponse():
-            pass  # The service itself begins to listen: something may have been missed.
         await write(database, "UPDATE projects SET weight = 2 WHERE id = 'proj_1'")
         await write(database, "UPDATE organizations SET usage_tier = 4 WHERE id = 'org-1'")
         await keys.revoke_key(pb.RevokeKeyRequest(**FIRST, key_id=made.key.id, actor=ACTOR))

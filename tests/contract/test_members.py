@@ -11,7 +11,7 @@ from modelplane.members.v1.members_api import MembersService
 from services.faults import InvalidRequest
 from services.storage import Database
 from tests.contract.conftest import Wire
-from tests.contract.people import ACTOR, ONE, TWO, Clock, add, at_once, events, put_in, refusal, role_of, serve
+from tests.contract.people import ACTOR, ONE, TWO, Clock, add, at_once, events, put_in, refusal, remove, role_of, serve
 
 
 @pytest.fixture
@@ -51,13 +51,16 @@ async def test_adding_a_member_again_sets_the_role(members: MembersService, data
         ({"role": ""}, "role"),
         ({"name": "a\0"}, "name"),
         ({"name": "\x1b[2J"}, "name"),
-        ({"name": "a" * 257}, "name"),
     ],
 )
 async def test_what_is_no_user_is_refused(members: MembersService, fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         await add(members, **{"email": "a@example.com", **fields})
     assert (raised.value.reason, raised.value.param) == ("invalid_value", param)
+
+
+async def test_names_that_are_too_long_are_refused(members: MembersService) -> None:
+    assert await refusal(add(members, "a@example.com", name="a" * 257)) == "string_above_max_length"
 
 
 async def test_nobody_joins_what_is_not_there(members: MembersService) -> None:
@@ -79,9 +82,35 @@ async def test_users_are_listed_by_pages_and_by_address(members: MembersService)
     assert await listed(limit=2, ascending=True, before=ids[4]) == (ids[2:4], True)
     assert await listed(["U1@example.com", "foreign@example.com", "u\0"]) == ([ids[1]], False)
     assert await listed(["u\0"]) == ([], False)
-    assert await listed(after="user-none") == await listed(after="\0") == ([], False)
-    assert await refusal(listed(limit=0)) == "invalid_value"
-    assert await refusal(listed(limit=101)) == "invalid_value"
+    for cursor in ("user-none", "\0"):
+        assert await refusal(listed(after=cursor)) == await refusal(listed(before=cursor)) == "invalid_value"
+    assert await refusal(listed(limit=0)) == "integer_below_min_value"
+    assert await refusal(listed(limit=101)) == "integer_above_max_value"
+
+
+async def test_users_are_removed_page_by_page(members: MembersService) -> None:
+    await add(members, "root@example.com")
+    foreign = await add(members, "foreign@example.com", **TWO)
+    # One that was removed and has come back.
+    for _ in range(2):
+        first = await add(members, "u0@example.com")
+        await remove(members, first.id)
+    ids = [(await add(members, f"u{number}@example.com")).id for number in range(5)]
+    seen: list[str] = []
+    has_more = True
+    while has_more:
+        page = Page(limit=2, after=seen[-1] if seen else "")
+        found = await members.list_users(pb.ListUsersRequest(**ONE, page=page))
+        has_more = found.has_more
+        seen += [user.id for user in found.users]
+        for user in found.users:
+            if user.id in ids:
+                await remove(members, user.id)
+    assert seen[:5] == ids[::-1] and len(seen) == 6
+    page = Page(limit=2, after=foreign.id)
+    assert await refusal(members.list_users(pb.ListUsersRequest(**ONE, page=page))) == "invalid_value"
+    await members.remove_user(pb.RemoveUserRequest(**TWO, user_id=foreign.id, actor=ACTOR))
+    assert await refusal(members.list_users(pb.ListUsersRequest(**ONE, page=page))) == "invalid_value"
 
 
 async def test_a_user_shows_the_projects_and_the_last_use(members: MembersService, database: Database) -> None:
@@ -220,8 +249,16 @@ async def test_project_users_are_listed_by_pages(members: MembersService) -> Non
     assert ([user.id for user in page.users], page.has_more) == ([ids[2], ids[1]], True)
     page = await members.list_project_users(pb.ListProjectUsersRequest(**place, page=Page(limit=2, after=ids[1])))
     assert ([user.id for user in page.users], page.has_more) == ([ids[0]], False)
-    page = await members.list_project_users(pb.ListProjectUsersRequest(**place, page=Page(limit=2, after="\0")))
-    assert list(page.users) == []
+    for cursor in ("\0", "user-none"):
+        asked = pb.ListProjectUsersRequest(**place, page=Page(limit=2, after=cursor))
+        assert await refusal(members.list_project_users(asked)) == "invalid_value"
+    # Whoever has left is a cursor still.
+    await members.remove_project_user(pb.RemoveProjectUserRequest(**place, user_id=ids[1], actor=ACTOR))
+    page = await members.list_project_users(pb.ListProjectUsersRequest(**place, page=Page(limit=2, after=ids[1])))
+    assert ([user.id for user in page.users], page.has_more) == ([ids[0]], False)
+    await remove(members, ids[0])
+    page = await members.list_project_users(pb.ListProjectUsersRequest(**place, page=Page(limit=2, before=ids[0])))
+    assert ([user.id for user in page.users], page.has_more) == ([ids[2]], False)
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,12 @@ async def test_invites_are_listed_by_pages(members: MembersService, clock: Clock
     assert [one.status for one in page.invites] == ["pending"] * 2
     page = await members.list_invites(pb.ListInvitesRequest(**ONE, page=Page(limit=2, after=ids[1])))
     assert ([one.id for one in page.invites], page.has_more) == ([ids[0]], False)
-    assert (
-        list((await members.list_invites(pb.ListInvitesRequest(**ONE, page=Page(limit=1, before="\0")))).invites) == []
-    )
+    for cursor in ("\0", "invite-none"):
+        asked = pb.ListInvitesRequest(**ONE, page=Page(limit=1, before=cursor))
+        assert await refusal(members.list_invites(asked)) == "invalid_value"
+    await members.delete_invite(pb.DeleteInviteRequest(**ONE, invite_id=ids[1], actor=ACTOR))
+    page = await members.list_invites(pb.ListInvitesRequest(**ONE, page=Page(limit=2, after=ids[1])))
+    assert ([one.id for one in page.invites], page.has_more) == ([ids[0]], False)
 
 
 @pytest.mark.parametrize(

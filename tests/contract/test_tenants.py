@@ -393,6 +393,13 @@ async def test_spend_alerts(
     await tenants.delete_spend_alert(pb.DeleteSpendAlertRequest(**of, spend_alert_id=second.id, actor=ACTOR))
     listed = await tenants.list_spend_alerts(pb.ListSpendAlertsRequest(**of, page=ALL))
     assert list(listed.spend_alerts) == [first]
+    page = Page(limit=1, after=second.id)
+    listed = await tenants.list_spend_alerts(pb.ListSpendAlertsRequest(**of, page=page))
+    assert list(listed.spend_alerts) == [first]
+    for owner in elsewhere:
+        assert (
+            await refused(tenants.list_spend_alerts(pb.ListSpendAlertsRequest(**owner, page=page))) == "invalid_value"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- payments

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.downloads.addresses import CLOSED_IPV4, CLOSED_IPV6, GLOBAL_IPV6, is_public
+from services.internet.addresses import CLOSED_IPV4, CLOSED_IPV6, GLOBAL_IPV6, is_public
 
 CLOSED = [
     # Written down again, so that a slip in the module's own lists is seen.

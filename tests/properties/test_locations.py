@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.faults import InvalidRequest
 from services.gateway.downloads.data_urls import decode_data_url
-from services.gateway.downloads.locations import Location, LocationError, Rules, host_of, read
+from services.internet.locations import Location, LocationError, Rules, host_of, read
 
 RULES = Rules(allow_http=False, ports=frozenset((80, 443)), private_hosts=frozenset())
 PNG = ("image/png",)

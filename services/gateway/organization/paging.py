@@ -8,12 +8,12 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from modelplane.admin.v1.admin_pb2 import Page
+from services.asked import MOST_LISTED, unknown_cursor
 from services.faults import InvalidRequest
 from services.gateway.requests.values import integer, one_of, unknown, wrong_type
 
 MOST_BODY_BYTES: Final = 1024 * 1024
 DEFAULT_LIMIT: Final = 20
-MOST_LISTED: Final = 100
 MOST_FIELDS: Final = 500
 CURSORS: Final = ("after", "before")
 
@@ -92,15 +92,15 @@ def flag(name: str, text: str) -> bool:
 def within_page(items: Sequence[T], page: Page) -> tuple[Sequence[T], bool]:
     """The part of a whole list, given in ascending order, that is asked for, and whether there is more of it.
 
-    A cursor that names no item gives an empty page.
+    Raises InvalidRequest for a cursor that names no item.
     """
     found = items if page.ascending else items[::-1]
     ids = [item["id"] for item in found]
-    try:
-        start = ids.index(page.after) + 1 if page.after else 0
-        end = ids.index(page.before) if page.before else len(ids)
-    except ValueError:
-        return (), False
+    for name in CURSORS:
+        if (cursor := getattr(page, name)) and cursor not in ids:
+            raise unknown_cursor(name, cursor)
+    start = ids.index(page.after) + 1 if page.after else 0
+    end = ids.index(page.before) if page.before else len(ids)
     found = found[start:end]
     # What is nearest to `before`, when that is the only cursor.
     part = found[-page.limit :] if page.before and not page.after else found[: page.limit]

@@ -4,18 +4,26 @@ from typing import Any, Final
 
 import msgspec
 
-from modelplane.admin.v1.admin_pb2 import Page
 from modelplane.auth.v1.auth_pb2 import KEY_KIND_SERVICE_ACCOUNT
 from modelplane.keys.v1.keys_api import KeysService
-from modelplane.keys.v1.keys_pb2 import GetKeyRequest, Key, ListKeysRequest, RevokeKeyRequest
+from modelplane.keys.v1.keys_pb2 import (
+    OWNER_ACCESS_ACTIVE,
+    OWNER_ACCESS_INACTIVE,
+    OWNER_ACCESS_UNSPECIFIED,
+    GetKeyRequest,
+    Key,
+    ListKeysRequest,
+    RevokeKeyRequest,
+)
 from services.gateway.calls import Call
 from services.gateway.organization.actors import ActorOf
-from services.gateway.organization.paging import MOST_LISTED, listed, parse_listing
+from services.gateway.organization.paging import listed, parse_listing
 from services.gateway.organization.places import project_of
 from services.gateway.requests.values import one_of
 
 ANY: Final = "any"
-_owner_access = one_of("active", "inactive", ANY)
+OWNER_ACCESS: Final = {"active": OWNER_ACCESS_ACTIVE, "inactive": OWNER_ACCESS_INACTIVE, ANY: OWNER_ACCESS_UNSPECIFIED}
+_owner_access = one_of(*OWNER_ACCESS)
 
 
 class ProjectKeys:
@@ -28,10 +36,9 @@ class ProjectKeys:
     async def list_all(self, call: Call) -> None:
         """A page, the newest first; only those whose owners may or may not use the project, when asked for."""
         listing = parse_listing(call.query, own={"owner_project_access": _owner_access})
-        found, has_more = await self._find(
-            project_of(call), listing.page, listing.values.get("owner_project_access", ANY)
-        )
-        await call.respond(200, listed([key_object(key) for key in found], has_more))
+        access = OWNER_ACCESS[listing.values.get("owner_project_access", ANY)]
+        found = await self._keys.list_keys(ListKeysRequest(**project_of(call), page=listing.page, owner_access=access))
+        await call.respond(200, listed([key_object(key) for key in found.keys], found.has_more))
 
     async def get(self, call: Call) -> None:
         found = await self._keys.get_key(GetKeyRequest(**project_of(call), key_id=call.parameters["api_key_id"]))
@@ -42,27 +49,6 @@ class ProjectKeys:
         await self._keys.revoke_key(RevokeKeyRequest(**project_of(call), key_id=key_id, actor=self._actor_of(call)))
         gone = {"object": "organization.project.api_key.deleted", "id": key_id, "deleted": True}
         await call.respond(200, msgspec.json.encode(gone))
-
-    async def _find(self, place: Any, page: Page, access: str) -> tuple[list[Key], bool]:
-        """The page of those keys alone that are asked for, and whether there are more of them."""
-        if access == ANY:
-            found = await self._keys.list_keys(ListKeysRequest(**place, page=page))
-            return list(found.keys), found.has_more
-        fitting: list[Key] = []
-        rest = Page(after=page.after, before=page.before, limit=MOST_LISTED, ascending=page.ascending)
-        backwards = bool(page.before) and not page.after
-        while len(fitting) <= page.limit:
-            found = await self._keys.list_keys(ListKeysRequest(**place, page=rest))
-            more = [key for key in found.keys if owner_access(key) == access]
-            fitting = more + fitting if backwards else fitting + more
-            if not found.has_more:
-                break
-            if backwards:
-                rest.before = found.keys[0].id
-            else:
-                rest.after = found.keys[-1].id
-        part = fitting[-page.limit :] if backwards else fitting[: page.limit]
-        return part, len(fitting) > page.limit
 
 
 def owner_access(key: Key) -> str:

@@ -12,11 +12,13 @@ from modelplane.tenants.v1.tenants_pb2 import (
     PutSpendAlertRequest,
     SpendAlert,
 )
+from services.asked import MOST_CENTS
+from services.faults import InvalidRequest
 from services.gateway.calls import Call
 from services.gateway.organization.actors import ActorOf
 from services.gateway.organization.paging import MOST_BODY_BYTES, listed, parse_listing
 from services.gateway.organization.places import project_of
-from services.gateway.organization.spend_limits import CURRENCY, INTERVAL, MOST_CENTS, owner_kind
+from services.gateway.organization.spend_limits import CURRENCY, INTERVAL, owner_kind
 from services.gateway.requests.values import (
     Json,
     integer,
@@ -26,9 +28,19 @@ from services.gateway.requests.values import (
     string,
     strings,
 )
+from services.internet import locations
+from services.internet.locations import LocationError, Rules
 
 MOST_RECIPIENTS: Final = 50
-_CHANNEL: Final = {"type": one_of("email"), "recipients": strings(MOST_RECIPIENTS), "subject_prefix": string}
+EMAIL: Final = "email"
+WEBHOOK: Final = "webhook"
+_EMAIL: Final = {
+    "type": one_of(EMAIL, WEBHOOK),
+    "recipients": strings(MOST_RECIPIENTS),
+    "subject_prefix": string,
+}
+# Where it leads is checked when it is used: names change their addresses.
+_RULES: Final = Rules(allow_http=False, ports=range(1, 65536), private_hosts=frozenset())
 
 
 class SpendAlerts:
@@ -57,8 +69,9 @@ class SpendAlerts:
         alert = SpendAlert(
             id=call.parameters.get("alert_id", ""),
             threshold_cents=values["threshold_amount"],
-            email_recipients=channel["recipients"],
+            email_recipients=channel.get("recipients", ()),
             subject_prefix=channel.get("subject_prefix", ""),
+            webhook_url=channel.get("url", ""),
         )
         kept = await self._tenants.put_spend_alert(
             PutSpendAlertRequest(**project_of(call), spend_alert=alert, actor=self._actor_of(call))
@@ -75,8 +88,23 @@ class SpendAlerts:
 
 
 def parse_channel(path: str, value: Json) -> dict[str, Any]:
-    """How to tell, and whom. Raises InvalidRequest."""
-    return members(path, value, _CHANNEL, ("type", "recipients"))
+    """How to tell, and whom: by e-mail, or by a webhook, which OpenAI's API does not have. Raises InvalidRequest."""
+    if type(value) is dict and value.get("type") == WEBHOOK:
+        return members(path, value, _WEBHOOK, ("type", "url"))
+    return members(path, value, _EMAIL, ("type", "recipients"))
+
+
+def parse_url(path: str, value: Json) -> str:
+    """The URL of a web server that speaks TLS. Raises InvalidRequest."""
+    url = string(path, value)
+    try:
+        locations.read(url, _RULES)
+    except LocationError as error:
+        raise InvalidRequest("invalid_value", f"Invalid '{path}': {error}.", param=path) from error
+    return url
+
+
+_WEBHOOK: Final = {"type": one_of(WEBHOOK), "url": parse_url}
 
 
 BUILT: Final = {
@@ -89,15 +117,18 @@ BUILT: Final = {
 
 def _shown(call: Call, alert: SpendAlert) -> dict[str, Any]:
     """As OpenAI's API shows an alert."""
+    channel: dict[str, Any] = {
+        "type": EMAIL,
+        "recipients": list(alert.email_recipients),
+        "subject_prefix": alert.subject_prefix or None,
+    }
+    if alert.webhook_url:
+        channel = {"type": WEBHOOK, "url": alert.webhook_url}
     return {
         "object": f"{owner_kind(call)}.spend_alert",
         "id": alert.id,
         "threshold_amount": alert.threshold_cents,
         "currency": CURRENCY,
         "interval": INTERVAL,
-        "notification_channel": {
-            "type": "email",
-            "recipients": list(alert.email_recipients),
-            "subject_prefix": alert.subject_prefix or None,
-        },
+        "notification_channel": channel,
     }

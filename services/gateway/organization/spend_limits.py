@@ -11,6 +11,7 @@ from modelplane.tenants.v1.tenants_pb2 import (
     SetSpendLimitRequest,
     SpendLimit,
 )
+from services.asked import MOST_CENTS
 from services.faults import NotFound
 from services.gateway.calls import Call
 from services.gateway.organization.actors import ActorOf
@@ -20,7 +21,6 @@ from services.gateway.requests.values import integer, one_of, parse_fields
 
 CURRENCY: Final = "USD"
 INTERVAL: Final = "month"
-MOST_CENTS: Final = 10**11
 BUILT: Final = {"threshold_amount": integer(1, MOST_CENTS), "currency": one_of(CURRENCY), "interval": one_of(INTERVAL)}
 
 
@@ -58,11 +58,11 @@ def owner_kind(call: Call) -> str:
 
 
 def _shown(call: Call, limit: SpendLimit) -> dict[str, Any]:
-    """As OpenAI's API shows a limit. It is kept and not yet enforced."""
+    """As OpenAI's API shows a limit: it is enforcing when it is what refuses requests."""
     return {
         "object": f"{owner_kind(call)}.spend_limit",
         "threshold_amount": limit.threshold_cents,
         "currency": CURRENCY,
         "interval": INTERVAL,
-        "enforcement": {"status": "inactive"},
+        "enforcement": {"status": "enforcing" if limit.enforcing else "inactive"},
     }

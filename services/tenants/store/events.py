@@ -9,6 +9,7 @@ from psycopg.rows import TupleRow
 
 from modelplane.admin.v1.admin_pb2 import Actor
 from modelplane.tenants.v1.tenants_pb2 import AuditEvent, ListAuditEventsRequest
+from services.asked import has_nul
 from services.storage.pages import Listing, page
 
 _COLUMNS: LiteralString = (
@@ -26,20 +27,20 @@ class EventRecords:
 
     async def page(self, asked: ListAuditEventsRequest) -> tuple[list[AuditEvent], bool]:
         """What fits all filters, and whether there is more."""
-        conditions: list[LiteralString] = ["organization_id = %(organization_id)s"]
+        filters: list[LiteralString] = []
         values: dict[str, Any] = {"organization_id": asked.organization_id}
 
         def narrow(name: str, condition: LiteralString, wanted: Sequence[str]) -> None:
             if wanted:
-                conditions.append(condition)
+                filters.append(condition)
                 # Nothing has a NUL, and the database cannot be asked for one.
-                values[name] = [text for text in wanted if "\0" not in text]
+                values[name] = [text for text in wanted if not has_nul(text)]
 
         if asked.effective_from:
-            conditions.append("effective_at >= to_timestamp(%(effective_from)s)")
+            filters.append("effective_at >= to_timestamp(%(effective_from)s)")
             values["effective_from"] = _time(asked.effective_from)
         if asked.effective_until:
-            conditions.append("effective_at < to_timestamp(%(effective_until)s)")
+            filters.append("effective_at < to_timestamp(%(effective_until)s)")
             values["effective_until"] = _time(asked.effective_until)
         narrow("projects", "project_id = ANY(%(projects)s)", asked.project_ids)
         narrow("types", "type = ANY(%(types)s)", asked.types)
@@ -51,7 +52,9 @@ class EventRecords:
             asked.actor_emails,
         )
         narrow("resources", "resource_id = ANY(%(resources)s)", asked.resource_ids)
-        listing = Listing(_COLUMNS, "audit_events", conditions, at="effective_at")
+        mine: LiteralString = "organization_id = %(organization_id)s"
+        # An event that does not fit is a cursor still: a reader may change what it asks for as it goes.
+        listing = Listing(_COLUMNS, "audit_events", [mine], at="effective_at", live=filters)
         rows, has_more = await page(self._connection, listing, values, asked.page)
         return [_event(row) for row in rows], has_more
 

@@ -6,7 +6,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from modelplane.admin.v1.admin_pb2 import Page
-from modelplane.tenants.v1.tenants_pb2 import SpendAlert
+from modelplane.tenants.v1.tenants_pb2 import SpendAlert, SpendLimit
 from services.storage.pages import Listing, page
 
 _ALERT_COLUMNS: LiteralString = "id, threshold_cents, email_recipients, subject_prefix, webhook_url, created_at"
@@ -19,14 +19,17 @@ class SpendRecords:
     def __init__(self, connection: AsyncConnection[TupleRow]) -> None:
         self._connection = connection
 
-    async def limit(self, organization_id: str, project_id: str) -> int | None:
-        """Dollar cents a month."""
+    async def limit(self, organization_id: str, project_id: str) -> SpendLimit | None:
+        """As it stands this month: a cent is 10,000,000 nano-dollars."""
         found = await self._connection.execute(
-            "SELECT threshold_cents FROM spend_limits WHERE organization_id = %s AND project_id = %s",
+            "SELECT threshold_cents, coalesce(nanodollars, 0) * 100 >= threshold_cents * 10000000 * 99 "
+            "FROM spend_limits LEFT JOIN (SELECT organization_id, project_id, nanodollars FROM spend "
+            "WHERE month = date_trunc('month', now() AT TIME ZONE 'UTC')) AS spent USING (organization_id, project_id) "
+            "WHERE organization_id = %s AND project_id = %s",
             (organization_id, project_id),
         )
         row = await found.fetchone()
-        return None if row is None else int(row[0])
+        return None if row is None else SpendLimit(threshold_cents=row[0], enforcing=row[1])
 
     async def set_limit(self, organization_id: str, project_id: str, threshold_cents: int) -> None:
         await self._connection.execute(
@@ -51,7 +54,7 @@ class SpendRecords:
         return None if row is None else _alert(row)
 
     async def alerts(self, organization_id: str, project_id: str, asked: Page) -> tuple[list[SpendAlert], bool]:
-        listing = Listing(_ALERT_COLUMNS, "spend_alerts", [_MINE])
+        listing = Listing(_ALERT_COLUMNS, "spend_alerts", [_MINE], departed=f"list = 'spend_alerts' AND {_MINE}")
         values = {"organization_id": organization_id, "project_id": project_id}
         rows, has_more = await page(self._connection, listing, values, asked)
         return [_alert(row) for row in rows], has_more

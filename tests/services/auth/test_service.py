@@ -1,13 +1,12 @@
 """What the contract test cannot see from outside: outages, restarts, what is logged, and what guessing costs."""
 
 import asyncio
-import itertools
 import logging
 import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -31,7 +30,7 @@ from services.rpc.settings import RpcSettings
 from services.storage import Database
 from services.storage.embedded import EmbeddedServer
 from services.storage.migrate import upgrade
-from tests.contract.tenancy import write
+from tests.contract.tenancy import listening, write
 
 PEPPER = KeySettings()
 
@@ -42,28 +41,14 @@ async def keys_on(database: Database, journal: Path) -> AsyncIterator[Keys]:
         yield keys
 
 
-async def listening(keys: Keys, database: Database) -> None:
-    """Returns when the service hears the database: when it begins to, it has everything forgotten."""
-    async with aclosing(keys.watch(keys_pb2.WatchRequest())) as changes:  # type: ignore[type-var]
-        for number in itertools.count():
-            probe = f"probe-{number}"
-            async with database.connection() as connection:
-                await connection.execute("SELECT pg_notify('principals', %s)", (f"key:{probe}",))
-            async for change in changes:
-                if change.key_id == probe:
-                    return
-                if change == keys_pb2.WatchResponse():
-                    break
-
-
 async def make(keys: KeysService) -> keys_pb2.CreateKeyResponse:
     return await keys.create_key(
         keys_pb2.CreateKeyRequest(organization_id="org-1", project_id="proj_1", kind=auth_pb2.KEY_KIND_PROJECT)
     )
 
 
-def asking(key: str) -> auth_pb2.AuthenticateRequest:
-    return auth_pb2.AuthenticateRequest(key=key)
+def asking(key: str, address: str = "") -> auth_pb2.AuthenticateRequest:
+    return auth_pb2.AuthenticateRequest(key=key, address=address)
 
 
 async def until_refused(auth: Auth, key: str, within_s: float = 1.0) -> None:
@@ -278,6 +263,10 @@ async def test_guessing_is_bounded(keys: Keys) -> None:
             outcomes.append(caught.value.reason)
         assert outcomes == ["invalid_api_key"] * 5 + ["service_unavailable"] * 3
         await auth.authenticate(asking(known.secret))
+        new = await make(keys)
+        with pytest.raises(Unavailable):
+            await auth.authenticate(asking(new.secret))
+        await auth.authenticate(asking(new.secret, "192.0.2.1"))
         with pytest.raises(Unauthenticated):
             await auth.authenticate(asking("sk-proj-mistyped"))
 

@@ -143,6 +143,9 @@ async def test_only_proxies_are_believed(behind_a_proxy: Edge, edge: Edge, forwa
         gateway.auth.principals["sk-proj-x"] = principal(ip_ranges=["203.0.113.0/24"])
         async with gateway.http() as http:
             assert (await http.get("/v1/models", headers=headers)).status_code == status
+    # Who guesses keys is bounded by it.
+    assert behind_a_proxy.auth.address == forwarded.split(", ")[0 if expected == 200 else -1]
+    assert edge.auth.address == "127.0.0.1"
 
 
 def call_from(peer: str | None, *headers: tuple[bytes, bytes]) -> Call:

@@ -1,10 +1,12 @@
 """The audit log is found by all its filters, alone and together, and by pages."""
 
+import asyncio
 from typing import Any
 
 from modelplane.admin.v1.admin_pb2 import Actor, Page
 from modelplane.tenants.v1 import tenants_pb2 as pb
 from services.storage import Database
+from services.storage.audit import audit
 from services.tenants.service import Tenants
 from tests.services.tenants.conftest import ACTOR, events
 
@@ -69,3 +71,28 @@ async def test_the_audit_log_by_pages(tenants: Tenants, mine: pb.CreateOrganizat
         seen += found.events
         has_more = found.has_more
     assert seen == made
+
+
+async def test_who_reads_the_audit_log_as_it_grows_misses_nothing(
+    tenants: Tenants, database: Database, mine: pb.CreateOrganizationResponse, other: pb.CreateOrganizationResponse
+) -> None:
+    of = mine.organization.id
+    last = (await events(tenants, of))[-1].id
+
+    async def change(kind: str, organization_id: str) -> None:
+        async with database.connection() as connection:
+            await audit(connection, kind, organization_id, ACTOR)
+
+    async with database.connection() as connection:
+        # It began before the others and ends after them.
+        await audit(connection, "late", of, ACTOR)
+        change_mine = asyncio.create_task(change("early", of))
+        await change("foreign", other.organization.id)
+        await asyncio.wait((change_mine,), timeout=0.2)
+        request = pb.ListAuditEventsRequest(organization_id=of, page=Page(limit=1, ascending=True, after=last))
+        seen = list((await tenants.list_audit_events(request)).events)
+    await change_mine
+    request.page.after = seen[-1].id if seen else last
+    request.page.limit = 100
+    seen += (await tenants.list_audit_events(request)).events
+    assert [event.type for event in seen] == ["late", "early"]

@@ -6,9 +6,11 @@ import openai
 import pytest
 from openai.resources.admin.organization import AsyncOrganization
 
+from services.storage import Database
 from tests.services.gateway.organization.conftest import Console, Organization
 
 MONTHLY: Any = {"currency": "USD", "interval": "month"}
+HOOK = "https://example.com:8443/alerts?key=1"
 CHANNEL: Any = {"type": "email", "recipients": ["a@example.com"], "subject_prefix": "Spend"}
 
 
@@ -33,6 +35,22 @@ async def test_spend_limits(admin: AsyncOrganization, mine: Organization) -> Non
     with pytest.raises(openai.NotFoundError):
         await admin.spend_limit.delete()
     assert (await of_project.delete(project_id)).object == "project.spend_limit.deleted"
+
+
+async def test_a_spend_limit_enforces_when_it_is_used_up(
+    admin: AsyncOrganization, mine: Organization, database: Database
+) -> None:
+    await admin.projects.spend_limit.update(mine.project_id, threshold_amount=100, **MONTHLY)
+    for used, status in ((0, "inactive"), (989_999_999, "inactive"), (990_000_000, "enforcing")):
+        async with database.connection() as connection:
+            await connection.execute(
+                "INSERT INTO spend VALUES (%(organization)s, %(project)s, date_trunc('month', now()), %(used)s), "
+                "(%(organization)s, %(project)s, '2020-01-01', 5000000000) "
+                "ON CONFLICT (organization_id, project_id, month) DO UPDATE SET nanodollars = excluded.nanodollars",
+                {"organization": mine.id, "project": mine.project_id, "used": used},
+            )
+        limit = await admin.projects.spend_limit.retrieve(mine.project_id)
+        assert limit.enforcement.status == status
 
 
 @pytest.mark.parametrize("of", ["organization", "project"])
@@ -64,6 +82,18 @@ async def test_spend_alerts(admin: AsyncOrganization, mine: Organization, of: st
     assert raised.value.code == "spend_alert_not_found"
 
 
+async def test_an_alert_by_webhook(console: Console, mine: Organization) -> None:
+    """Which OpenAI's API does not have."""
+    webhook = {"type": "webhook", "url": HOOK}
+    body = {"threshold_amount": 100, **MONTHLY, "notification_channel": webhook}
+    made = (await console.ask(mine.admin_key, "POST", "/v1/organization/spend_alerts", body)).json()
+    assert made["notification_channel"] == webhook
+    path = f"/v1/organization/spend_alerts/{made['id']}"
+    assert (await console.ask(mine.admin_key, "GET", path)).json() == made
+    changed = await console.ask(mine.admin_key, "POST", path, {**body, "notification_channel": CHANNEL})
+    assert changed.json()["notification_channel"] == CHANNEL
+
+
 @pytest.mark.parametrize(
     ("change", "refusal"),
     [
@@ -78,6 +108,19 @@ async def test_spend_alerts(admin: AsyncOrganization, mine: Organization, of: st
             ("missing_required_parameter", "notification_channel.recipients"),
         ),
         ({"notification_channel": {**CHANNEL, "type": "sms"}}, ("invalid_value", "notification_channel.type")),
+        ({"notification_channel": {"type": "webhook"}}, ("missing_required_parameter", "notification_channel.url")),
+        (
+            {"notification_channel": {"type": "webhook", "url": "http://example.com/"}},
+            ("invalid_value", "notification_channel.url"),
+        ),
+        (
+            {"notification_channel": {"type": "webhook", "url": "https://a:b@example.com/"}},
+            ("invalid_value", "notification_channel.url"),
+        ),
+        (
+            {"notification_channel": {"type": "webhook", "url": HOOK, "recipients": ["a@example.com"]}},
+            ("unknown_parameter", "notification_channel.recipients"),
+        ),
         (
             {"notification_channel": {**CHANNEL, "recipients": [1]}},
             ("invalid_type", "notification_channel.recipients[0]"),

@@ -7,16 +7,17 @@ from modelplane.billing.v1 import billing_pb2
 from modelplane.ratelimit.v1 import ratelimit_pb2
 from modelplane.tokenizer.v1 import tokenizer_pb2
 from modelplane.usage.v1 import usage_pb2
-from services.faults import Fault, InvalidRequest, NotFound, Unauthenticated
+from services.faults import Fault, InvalidRequest, NotFound, RateLimited, Unauthenticated
 
 KEY = "sk-proj-good"
 ADMIN_KEY = "sk-admin-good"
 
 
 class FakeAuth:
-    """Knows one project key and one admin key."""
+    """Knows one project key and one admin key, and where it was last asked from."""
 
     def __init__(self) -> None:
+        self.address = ""
         self.principals = {
             KEY: auth_pb2.Principal(
                 organization_id="org-1", project_id="proj-1", key_id="key-1", kind=auth_pb2.KEY_KIND_PROJECT
@@ -25,6 +26,7 @@ class FakeAuth:
         }
 
     async def authenticate(self, request: auth_pb2.AuthenticateRequest, /) -> auth_pb2.AuthenticateResponse:
+        self.address = request.address
         if not request.key:
             raise Unauthenticated("missing_api_key", "You didn't provide an API key.")
         principal = self.principals.get(request.key)
@@ -114,12 +116,44 @@ class FakeRateLimit:
 
 
 class FakeBilling:
-    """Keeps records in memory; the first `failures` calls fail."""
+    """Keeps records in memory; the first `failures` calls to `record` fail.
+
+    Holds everything, or refuses everything with `refusal`; with `steps` it holds so many output tokens at a time, and
+    no more of them once `steps` are used up.
+    """
 
     def __init__(self) -> None:
         self.failure: Fault | None = None
         self.failures = 0
+        self.refusal: Fault | None = None
+        self.steps: list[int] | None = None
+        self.held: dict[str, billing_pb2.HoldRequest] = {}
+        self.extended: list[billing_pb2.ExtendRequest] = []
+        self.released: list[str] = []
+        self.checkpoints: list[usage_pb2.Usage] = []
         self.usages: dict[str, usage_pb2.Usage] = {}
+
+    async def hold(self, request: billing_pb2.HoldRequest, /) -> billing_pb2.HoldResponse:
+        if self.refusal:
+            raise self.refusal
+        self.held[request.request_id] = request
+        return billing_pb2.HoldResponse(
+            output_tokens=request.max_output_tokens if self.steps is None else self.steps.pop(0)
+        )
+
+    async def extend(self, request: billing_pb2.ExtendRequest, /) -> billing_pb2.ExtendResponse:
+        self.extended.append(request)
+        if not self.steps:
+            raise RateLimited("insufficient_quota", "You exceeded your current quota.")
+        return billing_pb2.ExtendResponse(output_tokens=self.steps.pop(0))
+
+    async def release(self, request: billing_pb2.ReleaseRequest, /) -> billing_pb2.ReleaseResponse:
+        self.released.append(request.request_id)
+        return billing_pb2.ReleaseResponse()
+
+    async def checkpoint(self, request: billing_pb2.CheckpointRequest, /) -> billing_pb2.CheckpointResponse:
+        self.checkpoints += request.usages
+        return billing_pb2.CheckpointResponse()
 
     async def record(self, request: billing_pb2.RecordRequest, /) -> billing_pb2.RecordResponse:
         if self.failure and self.failures > 0:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
 
 import httpcore2
 from cryptography import x509
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from services.gateway.downloads.addresses import IPAddress
+from services.internet.addresses import IPAddress
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -106,10 +107,16 @@ class Web:
             await server.wait_closed()
 
 
-class Internet(httpcore2.AsyncNetworkBackend):
-    """Connects to a `Web` in place of the addresses that lead to it, and otherwise as the system does."""
+class Listening(Protocol):
+    """A server on loopback."""
 
-    def __init__(self, webs: Mapping[str, Web]) -> None:
+    port: int
+
+
+class Internet(httpcore2.AsyncNetworkBackend):
+    """Connects to a server in place of the addresses that lead to it, and otherwise as the system does."""
+
+    def __init__(self, webs: Mapping[str, Listening]) -> None:
         self._webs = webs
         self._system = httpcore2.AnyIOBackend()
         self.connected: list[tuple[str, int]] = []

@@ -8,8 +8,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from services.billing.purse import SHARE, Need, Purse, admit, ahead, pace, size
 
-PROCESSES = 3
+PROCESSES = 2
 amounts = st.integers(0, 400)
+# Whether a transaction is at once committed and known to be.
+whole = st.booleans()
 processes = st.integers(0, PROCESSES - 1)
 
 
@@ -54,22 +56,28 @@ class SharedBound(RuleBasedStateMachine):
         return self.leased[process] is not None
 
     @precondition(lambda self: self.open is None)
-    @rule(process=processes, needed=amounts, more=amounts)
-    def lease(self, process: int, needed: int, more: int) -> None:
+    @rule(process=processes, needed=amounts, more=amounts, at_once=whole)
+    def lease(self, process: int, needed: int, more: int, at_once: bool) -> None:
         if self.is_leasing(process):
             return
         purse = self.purses[process]
         others = sum(self.leases) - self.leases[process]
         free = self.bound - self.spent - others - purse.obligations
         self.open = Transaction(process, purse.resize(size(free, needed, more), free), None)
+        if at_once:
+            self.end(committed=True)
+            self.take_in_lease(process)
 
     @precondition(lambda self: self.open is None)
-    @rule(process=processes, share=st.sampled_from([0.4, 1.0]))
-    def drain(self, process: int, share: float) -> None:
+    @rule(process=processes, share=st.sampled_from([0.4, 1.0]), at_once=whole)
+    def drain(self, process: int, share: float, at_once: bool) -> None:
         purse = self.purses[process]
         amount = int(purse.undrained * share)
         if amount and self.drained[process] is None:
             self.open = Transaction(process, purse.leased_after(amount), amount)
+            if at_once:
+                self.end(committed=True)
+                self.take_in_drain(process)
 
     @precondition(lambda self: self.open is not None)
     @rule(committed=st.booleans())
@@ -116,7 +124,7 @@ class SharedBound(RuleBasedStateMachine):
 
 
 TestSharedBound = SharedBound.TestCase
-TestSharedBound.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSharedBound.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 
 needs = st.lists(st.builds(Need, project_id=st.sampled_from(["", "a", "b"]), amount=amounts), max_size=12)
 

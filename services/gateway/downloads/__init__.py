@@ -1,7 +1,7 @@
 """Brings what a client's URLs stand for, without letting a client reach what only the platform may reach.
 
-`Downloader.fetch` asks a server on the internet, `decode_data_url` reads a `data:` URL. `addresses` says which hosts
-are on the internet, `locations` which URLs may be asked for, `connections` connects to nothing but a checked address.
+`Downloader.fetch` asks a server on the internet, in the way of `services.internet`; `decode_data_url` reads a `data:`
+URL.
 """
 
 from services.gateway.downloads.content import Fetched

@@ -17,17 +17,18 @@ from prometheus_client import Counter
 
 from services import telemetry
 from services.faults import InvalidRequest
-from services.gateway.downloads import content, locations
-from services.gateway.downloads.connections import (
+from services.gateway.downloads import content
+from services.gateway.downloads.content import Fetched
+from services.gateway.downloads.settings import DownloadSettings
+from services.internet import locations
+from services.internet.connections import (
     ClosedHostError,
     Connector,
     Resolve,
     SystemResolver,
     request_url,
 )
-from services.gateway.downloads.content import Fetched
-from services.gateway.downloads.locations import Location, LocationError
-from services.gateway.downloads.settings import DownloadSettings
+from services.internet.locations import Location, LocationError
 from services.settings import PREFIX, SettingsError
 
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
@@ -167,8 +168,7 @@ def _rules(settings: DownloadSettings) -> locations.Rules:
     except ValueError as error:
         raise SettingsError(f"{prefix}_PORTS={settings.ports!r} does not fit: expected numbers") from error
     try:
-        hosts = settings.allow_private_hosts.split(",")
-        private_hosts = frozenset(locations.host_of(host.strip()) for host in hosts if host.strip())
+        private_hosts = locations.hosts_of(settings.allow_private_hosts)
     except LocationError as error:
         raise SettingsError(
             f"{prefix}_ALLOW_PRIVATE_HOSTS={settings.allow_private_hosts!r} does not fit: {error}"

@@ -13,7 +13,7 @@ import uvloop
 
 from services.faults import InvalidRequest
 from services.gateway.downloads import Downloader, DownloadSettings
-from services.gateway.downloads.addresses import IPAddress
+from services.internet.addresses import IPAddress
 from tests.fakes.internet import Authority, Internet, Names, Web, answer, redirect
 from tests.services.gateway.downloads.conftest import PUBLIC, Worlds
 

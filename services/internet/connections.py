@@ -16,8 +16,8 @@ from typing import Final
 
 import httpcore2
 
-from services.gateway.downloads.addresses import IPAddress, is_public
-from services.gateway.downloads.locations import Location
+from services.internet.addresses import IPAddress, is_public
+from services.internet.locations import Location
 
 # To one of a host's addresses, so that one that does not answer leaves time for another.
 CONNECT_S: Final = 3.0
@@ -30,7 +30,7 @@ class ClosedHostError(Exception):
 
 
 class SystemResolver:
-    """The machine's resolver, in threads of its own: a name server that never answers holds up downloads only."""
+    """The machine's resolver, in threads of its own: a name server that never answers holds up its owner only."""
 
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
@@ -82,7 +82,7 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
 
 
 class Connector:
-    """Makes connections for one GET request each. `private_hosts` are spared the check of their addresses."""
+    """Makes connections for one request each. `private_hosts` are spared the check of their addresses."""
 
     def __init__(
         self,

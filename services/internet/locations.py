@@ -1,4 +1,4 @@
-"""Reads a URL that a client sent, and says why it cannot be asked for.
+"""Reads a URL that a stranger gave, and says why it cannot be asked for.
 
 Pure. Kept true: one reading of a URL serves every step after it, so that no two parsers can disagree about its host;
 a host is an IP address in its one usual form or a DNS name, so that what looks like a number (`0x7f.1`, `017700000001`,
@@ -6,14 +6,14 @@ a host is an IP address in its one usual form or a DNS name, so that what looks 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from ipaddress import ip_address
 from typing import Final
 
 import httpx2
 import msgspec
 
-from services.gateway.downloads.addresses import IPAddress
+from services.internet.addresses import IPAddress
 
 MAX_CHARACTERS: Final = 8192
 DEFAULT_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
@@ -32,7 +32,7 @@ class Rules(msgspec.Struct, frozen=True):
     """What URLs may name. `private_hosts` holds hosts as `Location.host` has them."""
 
     allow_http: bool
-    ports: frozenset[int]
+    ports: Container[int]
     private_hosts: frozenset[str]
 
 
@@ -85,6 +85,11 @@ def host_of(text: str) -> str:
         return _host(httpx2.URL(f"https://{text}/").raw_host.decode("ascii"))
     except (httpx2.InvalidURL, ValueError) as error:
         raise LocationError("it is not a host") from error
+
+
+def hosts_of(text: str) -> frozenset[str]:
+    """Hosts that a setting names, by commas. Raises LocationError."""
+    return frozenset(host_of(host.strip()) for host in text.split(",") if host.strip())
 
 
 def _host(host: str) -> str:

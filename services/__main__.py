@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import uvloop
 
 from services import cli, compose, telemetry
+from services.cli.advice import explained
 from services.faults import Fault
 from services.graph import SERVICES
 from services.settings import Environment, PlatformSettings, SettingsError
@@ -21,10 +22,27 @@ from services.up import up
 
 
 def parser() -> argparse.ArgumentParser:
-    commands = argparse.ArgumentParser(prog="modelplane", description=__doc__.splitlines()[0])
+    """Of all commands; their help is what a stranger meets first."""
+    commands = argparse.ArgumentParser(
+        prog="modelplane",
+        description="Serve models with OpenAI's API, and administer who may use them.",
+        epilog="Start with `modelplane up`; the other commands then work on it, from a second terminal. "
+        "`modelplane COMMAND --help` says more.",
+    )
     subcommands = commands.add_subparsers(dest="command", required=True)
-    subcommands.add_parser("up", help="run the whole platform on this machine")
-    serve = subcommands.add_parser("serve", help="run some services, with gRPC to the others")
+    up_about = "run the whole platform on this machine"
+    subcommands.add_parser(
+        "up",
+        help=up_about,
+        description=f"{up_about}, until Ctrl-C; its state and its first keys are in the folder that MODELPLANE_HOME "
+        "names (default: .modelplane)",
+    )
+    serve_about = "run some services, with gRPC to the others"
+    serve = subcommands.add_parser(
+        "serve",
+        help=serve_about,
+        description=f"{serve_about}, whose host:port are in MODELPLANE_<SERVICE>_ADDRESS",
+    )
     serve.add_argument("services", help=f"comma-separated names out of: {', '.join(SERVICES)}")
     cli.add_commands(subcommands)
     return commands
@@ -48,13 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "serve":
                 uvloop.run(serve(options.services, environment))
             case _:
-                asyncio.run(cli.run(options, environment))
+                return asyncio.run(cli.run(options, environment))
     except (SettingsError, StartError, KeyError, OSError) as error:
         print(f"modelplane: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
     except Fault as fault:
-        print(f"modelplane: {fault.message}", file=sys.stderr)
+        print(f"modelplane: {explained(fault)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

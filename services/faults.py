@@ -194,6 +194,7 @@ FAULTS: Mapping[str, FaultRule] = {
     "mismatched_project": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "mismatched_project"),
     "expired_api_key": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "expired_api_key"),
     "ip_not_authorized": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "ip_not_authorized"),
+    "invalid_webhook_signature": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "invalid_webhook_signature"),
     "invalid_service_token": FaultRule("UNAUTHENTICATED", 401, _REQUEST, "invalid_service_token"),
     "insufficient_permissions": FaultRule("PERMISSION_DENIED", 403, _REQUEST, "insufficient_permissions"),
     "missing_scope": FaultRule("PERMISSION_DENIED", 403, _REQUEST, "missing_scope"),
@@ -211,6 +212,7 @@ FAULTS: Mapping[str, FaultRule] = {
     "spend_limit_not_found": _missing("spend_limit_not_found"),
     "spend_alert_not_found": _missing("spend_alert_not_found"),
     "usage_not_found": _missing("usage_not_found"),
+    "invoice_not_found": _missing("invoice_not_found"),
     "completion_not_found": _missing("completion_not_found"),
     # Tenants in a state that does not admit the change
     "project_archived": _invalid("project_archived"),
@@ -227,6 +229,8 @@ FAULTS: Mapping[str, FaultRule] = {
     "rate_limit_batch_tokens": FaultRule("RESOURCE_EXHAUSTED", 429, "tokens", "rate_limit_exceeded", True),
     "request_too_large": FaultRule("RESOURCE_EXHAUSTED", 429, "tokens", "rate_limit_exceeded"),
     "insufficient_quota": FaultRule("RESOURCE_EXHAUSTED", 429, "insufficient_quota", "insufficient_quota"),
+    # The model must not be served: repeating helps only when its operator has given it a price.
+    "model_not_priced": FaultRule("UNAVAILABLE", 503, "server_error", "model_not_priced"),
     # The platform
     "overloaded": _unavailable("overloaded"),
     "no_replica": _unavailable("no_replica"),

@@ -27,6 +27,7 @@ SCOPES: Mapping[str, Scope] = {
     "api.management.read": Scope(True, "read projects, members, keys and limits"),
     "api.management.write": Scope(True, "change projects, members, keys and limits"),
     "api.audit_logs.read": Scope(True, "read the audit log"),
+    "api.usage.read": Scope(True, "read usage, costs, prices, credits and invoices"),
 }
 
 

@@ -6,7 +6,7 @@ that these commands need no options on the same machine. What they change is in 
 
 import argparse
 
-from services.cli import keys, limits, orgs, people, projects
+from services.cli import audit, credits, invoices, keys, limits, orgs, payments, people, prices, projects, usage  # noqa: A004 -- a noun
 from services.cli.output import show
 from services.cli.platform import Subcommands, connected
 from services.settings import Environment
@@ -14,11 +14,15 @@ from services.settings import Environment
 
 def add_commands(subcommands: Subcommands) -> None:
     """Every noun and its verbs."""
-    for noun in (orgs, projects, people, keys, limits):
+    for noun in (orgs, projects, people, keys, limits, prices, credits, payments, invoices, usage, audit):
         noun.add_commands(subcommands)
 
 
-async def run(options: argparse.Namespace, environment: Environment) -> None:
-    """Carries out a parsed command. Raises SettingsError when no platform runs on this home."""
+async def run(options: argparse.Namespace, environment: Environment) -> int:
+    """Carries out a parsed command; the result is the exit status. Raises SettingsError when no platform runs on this
+    home."""
     async with connected(environment) as platform:
+        if options.command == audit.COMMAND:
+            return await audit.run(platform.ledger, options)
         show(await options.carry_out(platform, options), as_json=options.json)
+    return 0

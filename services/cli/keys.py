@@ -29,16 +29,20 @@ def add_commands(subcommands: Subcommands) -> None:
     create_.add_argument("--name", default="", help="what the key is for")
     for parser in (listing, create_):
         where = parser.add_mutually_exclusive_group()
-        where.add_argument("--project", default="", metavar="ID", help="default: the first run's")
+        where.add_argument("--project", default="", metavar="ID", help="default: the organization's first")
         where.add_argument("--admin", action="store_true", help="of the organization instead of a project")
     owner = create_.add_mutually_exclusive_group()
     owner.add_argument("--user", default="", metavar="ID", help="whose key it is")
     owner.add_argument("--service-account", default="", metavar="ID", help="whose key it is")
     access = create_.add_mutually_exclusive_group()
-    access.add_argument("--read-only", action="store_true")
+    access.add_argument("--read-only", action="store_true", help="it may list and show, and change nothing")
     access.add_argument("--scopes", nargs="+", default=[], metavar="SCOPE", help=f"out of: {', '.join(SCOPES)}")
-    create_.add_argument("--expires-in", type=duration_s, default=0, metavar="TIME", help="for example 90d, 12h, 30m")
-    noun.verb("revoke", "make a key invalid everywhere, at once", revoke).add_argument("key_id")
+    create_.add_argument(
+        "--expires-in", type=duration_s, default=0, metavar="TIME", help="for example 90d, 12h, 30m; default: never"
+    )
+    noun.verb("revoke", "make a key invalid everywhere, at once", revoke).add_argument(
+        "key_id", help="as `list` shows it; not the secret"
+    )
 
 
 async def list_all(platform: Platform, options: argparse.Namespace) -> Answer:

@@ -1,36 +1,43 @@
 """`modelplane orgs`: organisations, their usage tiers and what they have paid. For operators: no key can do this."""
 
 import argparse
-from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from modelplane.admin.v1.admin_pb2 import Page
+from modelplane.ledger.v1.ledger_pb2 import SetTermsRequest
 from modelplane.tenants.v1.tenants_pb2 import (
     CreateOrganizationRequest,
     GetOrganizationRequest,
     ListOrganizationsRequest,
     Organization,
     PinTierRequest,
-    RecordPaymentRequest,
 )
 from services.cli.output import Answer, Row, moment
 from services.cli.platform import ACTOR, Noun, Platform, Subcommands, everything
+from services.pricing.rates import dollars
 
 AUTOMATIC: Final = "auto"
-NANODOLLARS: Final = 10**9
+PREPAID: Final = "prepaid"
+INVOICED: Final = "invoiced"
 
 
 def add_commands(subcommands: Subcommands) -> None:
     """`modelplane orgs` and its verbs."""
-    noun = Noun(subcommands, "orgs", "organizations, their usage tiers and payments")
-    noun.verb("list", "show all organizations", list_all)
-    noun.verb("create", "make an organization with a default project", create).add_argument("name")
+    noun = Noun(subcommands, "orgs", "organizations, their usage tiers and terms of payment")
+    noun.verb("list", "show all organizations", list_all, of_one_organization=False)
+    about = "make an organization with a default project; its usage tier is Free"
+    noun.verb("create", about, create, of_one_organization=False).add_argument("name", help="for people to read")
     noun.verb("show", "show one organization", show)
     tier = noun.verb("tier", "fix the usage tier, or let it follow the payments again", pin_tier)
-    tier.add_argument("tier", choices=[*map(str, range(6)), AUTOMATIC], help="0 is free")
-    payment = noun.verb("payment", "record a payment; the usage tier follows", pay)
-    payment.add_argument("payment_id", help="the payer's or the provider's; recorded once")
-    payment.add_argument("dollars", type=nanodollars, help="for example 49.90; below 0 for a refund")
+    tier.add_argument(
+        "tier", choices=[*map(str, range(6)), AUTOMATIC], help=f"0 is Free; {AUTOMATIC} follows the payments"
+    )
+    terms = noun.verb("terms", "say whether the organization pays before or after", set_terms)
+    terms.add_argument(
+        "terms",
+        choices=[PREPAID, INVOICED],
+        help=f"{PREPAID}: refused when its credits are used up; {INVOICED}: asked to pay each month",
+    )
 
 
 async def list_all(platform: Platform, options: argparse.Namespace) -> Answer:
@@ -63,27 +70,11 @@ async def pin_tier(platform: Platform, options: argparse.Namespace) -> Answer:
     return row(pinned.organization)
 
 
-async def pay(platform: Platform, options: argparse.Namespace) -> Answer:
-    paid = await platform.tenants.record_payment(
-        RecordPaymentRequest(
-            organization_id=await platform.organization(options),
-            payment_id=options.payment_id,
-            amount_nanodollars=options.dollars,
-            actor=ACTOR,
-        )
-    )
-    return row(paid.organization)
-
-
-def nanodollars(dollars: str) -> int:
-    """Raises ArgumentTypeError for what is no amount of whole nanodollars."""
-    try:
-        amount = Decimal(dollars) * NANODOLLARS
-        if amount == amount.to_integral_value() and abs(amount) < 2**63:
-            return int(amount)
-    except InvalidOperation:
-        pass
-    raise argparse.ArgumentTypeError(f"{dollars!r} is not an amount of dollars")
+async def set_terms(platform: Platform, options: argparse.Namespace) -> Answer:
+    organization_id = await platform.organization(options)
+    prepaid = options.terms == PREPAID
+    await platform.ledger.set_terms(SetTermsRequest(organization_id=organization_id, prepaid=prepaid, actor=ACTOR))
+    return {"id": organization_id, "terms": options.terms}
 
 
 def row(organization: Organization) -> Row:
@@ -92,7 +83,7 @@ def row(organization: Organization) -> Row:
         "name": organization.name,
         "tier": organization.usage_tier,
         "pinned": organization.tier_pinned,
-        "paid_dollars": f"{(Decimal(organization.paid_nanodollars) / NANODOLLARS).normalize():f}",
+        "paid_dollars": dollars(organization.paid_nanodollars),
         "first_paid": moment(organization.first_paid_at),
         "created": moment(organization.created_at),
     }

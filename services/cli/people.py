@@ -29,10 +29,10 @@ def add_commands(subcommands: Subcommands) -> None:
     invites = Noun(subcommands, "invites", "invites to an organization")
     invites.verb("list", "show the invites", list_invites)
     invite = invites.verb("add", "invite somebody", add_invite)
-    invite.add_argument("--projects", nargs="*", default=[], metavar="ID", help="to be a member of")
+    invite.add_argument("--projects", nargs="*", default=[], metavar="ID", help="of which it makes a member")
     for parser in (user, invite):
         parser.add_argument("email")
-        parser.add_argument("--role", default="reader", choices=ROLES)
+        parser.add_argument("--role", default="reader", choices=ROLES, help="in the organization; default: reader")
     accept = invites.verb("accept", "make the invited a member", accept_invite)
     accept.add_argument("invite_id")
     accept.add_argument("--name", default="")

@@ -7,8 +7,10 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from modelplane.admin.v1.admin_pb2 import Actor, Page
 from modelplane.keys.v1.keys_api import KeysService
+from modelplane.ledger.v1.ledger_api import LedgerService
 from modelplane.members.v1.members_api import MembersService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
+from modelplane.reports.v1.reports_api import ReportsService
 from modelplane.tenants.v1.tenants_api import TenantsService
 from modelplane.tenants.v1.tenants_pb2 import BootstrapRequest, ListProjectsRequest
 from services.cli.output import Answer
@@ -21,6 +23,7 @@ from services.settings import Environment, PlatformSettings, SettingsError
 Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 ACTOR: Final = Actor(user_agent="modelplane cli")
+FIRST: Final = "the one that the platform's first start made"
 PAGE: Final = 100
 
 T = TypeVar("T")
@@ -34,6 +37,8 @@ class Platform(NamedTuple):
     members: MembersService
     keys: KeysService
     ratelimit: RateLimitService
+    ledger: LedgerService
+    reports: ReportsService
 
     async def organization(self, options: argparse.Namespace) -> str:
         """The id that was given, or the first run's."""
@@ -54,7 +59,7 @@ class Platform(NamedTuple):
         oldest = ListProjectsRequest(organization_id=organization_id, page=Page(limit=1, ascending=True))
         for project in (await self.tenants.list_projects(oldest)).projects:
             return organization_id, project.id
-        raise NotFound("project_not_found", f"There is no project in '{organization_id}'.")
+        raise NotFound("project_not_found", f"There is no organization '{organization_id}', or no project in it.")
 
 
 CarryOut = Callable[[Platform, argparse.Namespace], Awaitable[Answer]]
@@ -67,10 +72,13 @@ class Noun:
         parser = subcommands.add_parser(name, help=about, description=about)
         self._verbs = parser.add_subparsers(dest="action", required=True)
 
-    def verb(self, name: str, about: str, carry_out: CarryOut) -> argparse.ArgumentParser:
+    def verb(
+        self, name: str, about: str, carry_out: CarryOut, *, of_one_organization: bool = True
+    ) -> argparse.ArgumentParser:
         parser = self._verbs.add_parser(name, help=about, description=about)
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        parser.add_argument("--organization", default="", metavar="ID", help="default: the first run's")
+        if of_one_organization:
+            parser.add_argument("--organization", default="", metavar="ID", help=f"default: {FIRST}")
         parser.set_defaults(carry_out=carry_out)
         return parser
 
@@ -111,4 +119,6 @@ async def connected(environment: Environment) -> AsyncIterator[Platform]:
             await client("members", MembersService),
             await client("keys", KeysService),
             await client("ratelimit", RateLimitService),
+            await client("ledger", LedgerService),
+            await client("reports", ReportsService),
         )

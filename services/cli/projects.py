@@ -22,18 +22,20 @@ def add_commands(subcommands: Subcommands) -> None:
     noun = Noun(subcommands, "projects", "the projects of an organization")
     listing = noun.verb("list", "show the projects", list_all)
     listing.add_argument("--archived", action="store_true", help="the archived ones too")
-    noun.verb("create", "make a project", create).add_argument("name")
+    noun.verb("create", "make a project", create).add_argument("name", help="for people to read")
     noun.verb("archive", "end a project: its keys stop working", archive).add_argument("project_id")
     change = noun.verb("update", "change a project; what is not named stays", update)
     change.add_argument("project_id")
     change.add_argument("--name")
     change.add_argument("--weight", type=int, help="its share when requests wait, relative to other projects")
     change.add_argument(
-        "--ip-ranges", nargs="*", metavar="CIDR", help="where its keys may be used from; none for anywhere"
+        "--ip-ranges", nargs="*", metavar="CIDR", help="where its keys may be used from; without blocks anywhere"
     )
     models = change.add_mutually_exclusive_group()
     models.add_argument("--allow-models", nargs="+", metavar="MODEL", help="the only models that it may use")
-    models.add_argument("--deny-models", nargs="*", metavar="MODEL", help="models that it may not use; none for all")
+    models.add_argument(
+        "--deny-models", nargs="*", metavar="MODEL", help="models that it may not use; without names it may use all"
+    )
 
 
 async def list_all(platform: Platform, options: argparse.Namespace) -> Answer:

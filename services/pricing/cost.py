@@ -102,14 +102,11 @@ def lines(usage: Usage, price: Price) -> list[Line]:
     found: list[Line] = []
     total = 0
     for name, quantity, rate, per in _multiplied(usage, price):
-        if rate is None:
-            raise Unpriced(name)
-        if amount := (2 * quantity * rate + per) // (2 * per):
-            found.append(Line(name, quantity, amount))
+        if amount := _amount(name, quantity, rate, per):
+            # Made as the tuple that it is: a named tuple's own constructor takes twice as long.
+            found.append(tuple.__new__(Line, (name, quantity, amount)))
             total += amount
-    multiplier = price.multipliers.get("batch" if usage.batch else usage.service_tier, 1000)
-    # The difference, not the product, is rounded: the lines above stay what the list says.
-    if difference := (2 * total * multiplier + 1000) // 2000 - total:
+    if difference := _difference(total, usage, price):
         found.append(Line("discount" if difference < 0 else "premium", 0, difference))
     if usage.tools or usage.stored_byte_seconds:
         found += _plain(usage, price)
@@ -118,40 +115,66 @@ def lines(usage: Usage, price: Price) -> list[Line]:
 
 def total(usage: Usage, price: Price) -> int:
     """The sum of the lines in nano-dollars, at least 0. Raises Unpriced."""
-    return sum(line.nanodollars for line in lines(usage, price))
+    if price.free:
+        return 0
+    total = 0
+    for name, quantity, rate, per in _multiplied(usage, price):
+        total += _amount(name, quantity, rate, per)
+    total += _difference(total, usage, price)
+    if usage.tools or usage.stored_byte_seconds:
+        total += sum(line.nanodollars for line in _plain(usage, price))
+    return total
 
 
-def _multiplied(usage: Usage, price: Price) -> Iterator[tuple[str, int, int | None, int]]:
+def _amount(name: str, quantity: int, rate: int | None, per: int) -> int:
+    """Rounded half up."""
+    if rate is None:
+        raise Unpriced(name)
+    return (2 * quantity * rate + per) // (2 * per)
+
+
+def _difference(total: int, usage: Usage, price: Price) -> int:
+    """What the class takes off or adds: the difference, not the product, is rounded, so that lines stay what the list
+    says."""
+    multiplier = price.multipliers.get("batch" if usage.batch else usage.service_tier, 1000)
+    return 0 if multiplier == 1000 else (2 * total * multiplier + 1000) // 2000 - total
+
+
+def _multiplied(usage: Usage, price: Price) -> list[tuple[str, int, int | None, int]]:
     """Name, quantity, rate and what the rate is for, of everything that was used."""
-    parts = 0
+    used: list[tuple[str, int, int | None, int]] = []
+    rest = usage.input_tokens
     if quantity := usage.cached_input_tokens:
-        parts += quantity
-        yield "cached_input", quantity, price.cached_input, MILLION
+        rest -= quantity
+        used.append(("cached_input", quantity, price.cached_input, MILLION))
     if quantity := usage.cache_write_tokens:
-        parts += quantity
-        yield "cache_write", quantity, price.cache_write, MILLION
+        rest -= quantity
+        used.append(("cache_write", quantity, price.cache_write, MILLION))
     if quantity := usage.input_audio_tokens:
-        parts += quantity
-        yield "input_audio", quantity, price.input_audio, MILLION
+        rest -= quantity
+        used.append(("input_audio", quantity, price.input_audio, MILLION))
     # Cached tokens are not told apart by what they stand for: what is left of the prompt bounds the images.
-    if quantity := min(usage.input_image_tokens, max(0, usage.input_tokens - parts)):
-        parts += quantity
-        yield "input_image", quantity, price.input_image, MILLION
-    if (quantity := usage.input_tokens - parts) > 0:
-        yield "input", quantity, price.input, MILLION
-    parts = usage.output_audio_tokens + usage.output_image_tokens
+    if quantity := min(usage.input_image_tokens, max(0, rest)):
+        rest -= quantity
+        used.append(("input_image", quantity, price.input_image, MILLION))
+    if rest > 0:
+        used.append(("input", rest, price.input, MILLION))
+    rest = usage.output_tokens
     if quantity := usage.output_audio_tokens:
-        yield "output_audio", quantity, price.output_audio, MILLION
+        rest -= quantity
+        used.append(("output_audio", quantity, price.output_audio, MILLION))
     if quantity := usage.output_image_tokens:
-        yield "output_image", quantity, price.output_image, MILLION
-    if (quantity := usage.output_tokens - parts) > 0:
-        yield "output", quantity, price.output, MILLION
+        rest -= quantity
+        used.append(("output_image", quantity, price.output_image, MILLION))
+    if rest > 0:
+        used.append(("output", rest, price.output, MILLION))
     if quantity := usage.images:
-        yield "image", quantity, price.image(usage.image_size, usage.image_quality), 1
+        used.append(("image", quantity, price.image(usage.image_size, usage.image_quality), 1))
     if quantity := usage.audio_ms:
-        yield "audio", quantity, price.audio_minute, MINUTE_MS
+        used.append(("audio", quantity, price.audio_minute, MINUTE_MS))
     if quantity := usage.characters:
-        yield "characters", quantity, price.characters, MILLION
+        used.append(("characters", quantity, price.characters, MILLION))
+    return used
 
 
 def _plain(usage: Usage, price: Price) -> Iterator[Line]:

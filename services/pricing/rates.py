@@ -18,7 +18,7 @@ Dollars: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1
 """Dollars as a decimal, for example "2.50"; a string, since floats are not exact."""
 
 
-class ImageRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ImageRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one image costs; an empty size or quality matches any. The first that matches counts."""
 
     price: Dollars
@@ -26,7 +26,7 @@ class ImageRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     quality: str = ""
 
 
-class Multipliers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Multipliers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a class costs of the default one, for tokens, images, audio and characters; decimals."""
 
     batch: Dollars = "0.5"
@@ -104,6 +104,11 @@ def check(rates: Rates) -> None:
 def nanodollars(dollars: str) -> int:
     """Exact: a rate has at most nine decimals."""
     return int(Decimal(dollars) * NANO)
+
+
+def dollars(nanodollars: int) -> str:
+    """Exact, without trailing zeros."""
+    return f"{(Decimal(nanodollars) / NANO).normalize():f}"
 
 
 def per_mille(multiplier: str) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import pytest
 from modelplane.admin.v1.admin_pb2 import Page
 from modelplane.keys.v1.keys_api import KeysService
 from modelplane.keys.v1.keys_pb2 import CreateServiceAccountRequest, GetKeyRequest
+from modelplane.ledger.v1.ledger_api import LedgerService
 from modelplane.members.v1.members_api import MembersService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
 from modelplane.tenants.v1.tenants_api import TenantsService
 from modelplane.tenants.v1.tenants_pb2 import BootstrapRequest, ListAuditEventsRequest
 from services import cli
-from services.__main__ import parser
+from services.__main__ import main, parser
+from services.cli.advice import explained
+from services.cli.amounts import nanodollars
 from services.cli.keys import duration_s
 from services.cli.limits import limit
-from services.cli.orgs import nanodollars
 from services.cli.output import table
 from services.faults import InvalidRequest, NotFound
 from services.home import Home
@@ -28,6 +31,8 @@ from services.keys.journal import Journal
 from services.keys.service import Keys
 from services.keys.settings import KeysSettings
 from services.keys.store import KeysStore
+from services.ledger.service import Ledger
+from services.ledger.settings import LedgerSettings
 from services.members.service import Members
 from services.members.store import MembersStore
 from services.ratelimit.settings import LimitGroup
@@ -55,6 +60,7 @@ class Machine:
             MembersService: Members(MembersStore(database)),
             KeysService: self.keys,
             RateLimitService: Limiter(Clock(), groups=(LimitGroup(name="chat", models=("small", "large")),)),
+            LedgerService: Ledger(database, self.tenants, LedgerSettings()),
         }
         self._capsys = capsys
 
@@ -70,7 +76,12 @@ class Machine:
 
 @pytest.fixture
 async def machine(database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Machine]:
-    machine = Machine(tmp_path, database, capsys)
+    async with running(Machine(tmp_path, database, capsys)) as machine:
+        yield machine
+
+
+@asynccontextmanager
+async def running(machine: Machine) -> AsyncIterator[Machine]:
     settings = Environment(machine.home.variables()).group(RpcSettings)
     server = RpcServer(settings, {contract.__name__: descriptor_of(contract) for contract in machine.services})
     await server.start()
@@ -92,10 +103,6 @@ async def test_organizations(machine: Machine) -> None:
     assert [row["id"] for row in await machine.json("orgs list")] == [first, made["id"]]
     shown = await machine.json(f"orgs show {of}")
     assert (shown["name"], shown["tier"], shown["pinned"], shown["paid_dollars"]) == ("Acme", 0, False, "0")
-    paid = await machine.json(f"orgs payment {of} invoice-1 49.90")
-    assert (paid["paid_dollars"], paid["tier"], bool(paid["first_paid"])) == ("49.9", 1, True)
-    assert (await machine.json(f"orgs payment {of} invoice-1 49.90"))["paid_dollars"] == "49.9"
-    assert (await machine.json(f"orgs payment {of} refund-1 -49.90"))["paid_dollars"] == "0"
     pinned = await machine.json(f"orgs tier {of} 4")
     assert (pinned["tier"], pinned["pinned"]) == (4, True)
     followed = await machine.json(f"orgs tier {of} auto")
@@ -237,10 +244,27 @@ async def test_without_a_platform(tmp_path: Path) -> None:
         await cli.run(parser().parse_args(["orgs", "list"]), Environment({"MODELPLANE_HOME": str(tmp_path)}))
 
 
+def test_a_platform_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed, it leaves its address behind."""
+    Home(tmp_path).write_rpc_address("127.0.0.1:1")
+    monkeypatch.setenv("MODELPLANE_HOME", str(tmp_path))
+    monkeypatch.setenv("MODELPLANE_RPC_TIMEOUT_S", "0.3")
+    assert main(["orgs", "list"]) == 1
+    assert "`make up` starts it" in capsys.readouterr().err
+
+
+def test_what_helps() -> None:
+    missing = NotFound("project_not_found", "No such project: 'proj_none'.")
+    assert explained(missing).startswith("No such project: 'proj_none'. `modelplane projects list` shows all")
+    assert explained(InvalidRequest("invalid_value", "Invalid 'name'.")) == "Invalid 'name'."
+
+
 async def test_services_elsewhere(machine: Machine, tmp_path: Path) -> None:
     """Named by their addresses, with the token of the platform; nothing is left in a home here."""
     address = machine.home.rpc_address()
-    names = ("TENANTS", "MEMBERS", "KEYS", "RATELIMIT")
+    names = ("TENANTS", "MEMBERS", "KEYS", "RATELIMIT", "LEDGER")
     elsewhere = {f"MODELPLANE_{name}_ADDRESS": str(address) for name in names} | machine.home.variables()
     home = tmp_path / "none"
     await machine.run("orgs create Acme", **elsewhere, MODELPLANE_HOME=str(home))

@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKS := $(wildcard requirements/*.lock)
 STAMP := .venv/.installed
 
-.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits faults clean
+.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits bench-usage bench-ledger faults clean
 
 up: $(STAMP) ## install, prepare and run the platform
 	@exec $(BIN)/modelplane up
@@ -44,6 +44,12 @@ bench-engine: $(STAMP) ## a real engine behind the platform, beside the same eng
 
 bench-limits: $(STAMP) ## the rate limiter beside a plain Lua bucket and LiteLLM's
 	$(BIN)/python -m benchmarks.limits
+
+bench-usage: $(STAMP) ## reports on a month's usage, as it grows from 1 to 10 million records
+	$(BIN)/python -m benchmarks.reports
+
+bench-ledger: $(STAMP) ## what metering costs, and how fast usage gets into the ledger, beside single rows
+	$(BIN)/python -m benchmarks.ledger
 
 faults: $(STAMP) ## kill every process again and again under load, then audit the ledger: ROUNDS=40
 	MODELPLANE_FAULTS_ROUNDS=$(or $(ROUNDS),40) $(BIN)/pytest -q -s tests/faults

@@ -26,6 +26,7 @@ CONFIG = f"""
 name = "{MODEL}"
 engine = "scripted"
 context_tokens = 8192
+price = {{ input = 0.15, cached_input = 0.075, output = 0.60 }}
 slots = 64
 script = {{ tokens = {TOKENS}, first_token_ms = 0.0, token_ms = 0.0 }}
 
@@ -33,6 +34,7 @@ script = {{ tokens = {TOKENS}, first_token_ms = 0.0, token_ms = 0.0 }}
 name = "{STEPWISE_MODEL}"
 engine = "scripted"
 context_tokens = 8192
+price = {{ input = 0.15, cached_input = 0.075, output = 0.60 }}
 slots = 64
 script = {{ tokens = {TOKENS}, first_token_ms = 0.001, token_ms = 0.0 }}
 """

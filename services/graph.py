@@ -37,6 +37,16 @@ SERVICES: Mapping[str, Service] = {
         "modelplane.completions.v1.completions_api:CompletionsService",
         database=True,
     ),
+    "ledger": Service(
+        "services.ledger.service:build",
+        "modelplane.ledger.v1.ledger_api:LedgerService",
+        needs=("tenants",),
+        database=True,
+    ),
+    "reports": Service(
+        "services.reports.service:build", "modelplane.reports.v1.reports_api:ReportsService", database=True
+    ),
+    "notifications": Service("services.notifications.service:build", database=True),
     "router": Service("services.router.service:build", "modelplane.router.v1.router_api:RouterService"),
     "pools": Service(
         "services.pools.service:build",
@@ -50,7 +60,10 @@ SERVICES: Mapping[str, Service] = {
     ),
     "gateway": Service(
         "services.gateway.service:build",
-        needs=("auth", "tokenizer", "ratelimit", "billing", "completions", "router", "tenants", "members", "keys"),
+        needs=(
+            *("auth", "tokenizer", "ratelimit", "billing", "completions", "router"),
+            *("tenants", "members", "keys", "ledger", "reports"),
+        ),
     ),
 }
 

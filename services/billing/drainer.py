@@ -1,4 +1,4 @@
-"""Moves usage from the spool to the ledger, in batches, for as long as the process lives.
+"""Moves usage from the spool into the ledger, in batches, for as long as the process lives.
 
 Kept true: a record leaves the spool only after the transaction that holds it is committed; one that the database
 will never take is kept aside instead of holding up the others; whatever else goes wrong is tried again.
@@ -6,42 +6,57 @@ will never take is kept aside instead of holding up the others; whatever else go
 
 import asyncio
 import time
-from typing import NamedTuple
+from collections.abc import AsyncIterator
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 from prometheus_client import Counter
 
-from modelplane.usage.v1 import usage_pb2
+from modelplane.usage.v1.usage_pb2 import Usage
 from services import telemetry
 from services.billing import frames
+from services.billing.funds import Funds
 from services.billing.settings import BillingSettings
 from services.billing.spool import TORN, Segment, Spool
-from services.billing.store import RecordRefusedError, UsageStore
+from services.billing.store import Batch, RecordRefusedError, UsageStore
 from services.faults import Unavailable
 
 log = telemetry.logger(__name__)
 
 DRAINED = Counter("modelplane_usage_drained_records", "Usage records that left the spool for the ledger.")
 DUPLICATES = Counter("modelplane_usage_duplicate_records", "Of the drained ones, those that the ledger had already.")
+UNPRICED = Counter("modelplane_usage_unpriced_batches", "Batches with usage of a model that has no price.", ("model",))
 
+# Records between two turns of the event loop: requests are served beside the draining.
+PAUSE_RECORDS = 200
+# The end of the year 9999, beyond which there are no months.
+LAST_MS = 253_402_300_799_999
 FIRST_RETRY_S = 0.1
+FIRST_ADOPT_S = 1.0
 ADOPT_S = 10.0
 
 
-class _Entry(NamedTuple):
-    """A record with its place in the segment."""
+_Entry: TypeAlias = tuple[int, bytes]
+"""A record's place in the segment, and its bytes."""
 
-    offset: int
-    payload: bytes
-    usage: usage_pb2.Usage
+
+class _Batch(NamedTuple):
+    """Records that are booked together."""
+
+    entries: list[_Entry]
+    end: int
+    """Where the next one begins in the segment."""
+
+    preparing: asyncio.Task[Batch]
 
 
 class Drainer:
-    """Owns the reading side of a spool."""
+    """Owns the reading side of a spool. `funds` are told what this process's own requests have cost."""
 
-    def __init__(self, spool: Spool, store: UsageStore, settings: BillingSettings) -> None:
+    def __init__(self, spool: Spool, store: UsageStore, funds: Funds, settings: BillingSettings) -> None:
         self._spool = spool
         self._store = store
+        self._funds = funds
         self._settings = settings
         self._one_at_a_time = asyncio.Lock()
 
@@ -66,13 +81,19 @@ class Drainer:
                 retry_s = FIRST_RETRY_S
 
     async def keep_adopting(self) -> None:
-        """Looks for the files of processes that die beside this one, for ever."""
+        """Looks for the files of processes that die beside this one, and for requests that nobody ends, for ever."""
+        pause_s = FIRST_ADOPT_S
         while True:
-            await asyncio.sleep(ADOPT_S)
+            await asyncio.sleep(pause_s)
+            pause_s = ADOPT_S
             try:
                 await self._spool.adopt()
+                for payload in self._spool.record_overdue(self._settings.hold_s):
+                    self._funds.settle(Usage.FromString(payload))
             except OSError as error:
                 log.warning("the spool's folder cannot be read", error=error)
+            except Unavailable as fault:
+                log.warning("requests that never ended wait to be recorded", error=fault)
 
     async def drain(self) -> None:
         """Moves everything that was in the spool when it was called. Faults: database_unavailable. Raises OSError."""
@@ -89,23 +110,45 @@ class Drainer:
                 self._spool.observe()
 
     async def _drain_data(self, segment: Segment, data: bytes) -> None:
-        start = segment.drained
+        """A batch is priced while the one before it is booked."""
+        before: _Batch | None = None
+        try:
+            async for entries, usages, end in self._batches(segment, data):
+                preparing = asyncio.create_task(self._store.prepare(usages))
+                batch, before = before, _Batch(entries, end, preparing)
+                if batch is not None:
+                    await self._book(segment, batch)
+            if before is not None:
+                await self._book(segment, before)
+        finally:
+            if before is not None:
+                before.preparing.cancel()
+
+    async def _batches(self, segment: Segment, data: bytes) -> AsyncIterator[tuple[list[_Entry], list[Usage], int]]:
+        """Records in batches, and where each batch ends in the file. What is none is dealt with."""
+        start = position = segment.drained
         batch: list[_Entry] = []
-        position = start
-        for item in frames.decode(data):
+        usages: list[Usage] = []
+        for number, item in enumerate(frames.decode(data)):
+            if number % PAUSE_RECORDS == 0:
+                await asyncio.sleep(0)
             position, offset = start + item.end, position
             if isinstance(item, frames.Damage):
                 self._report(segment, offset, data[item.start : item.end], item.torn)
             elif (usage := _usage(item.payload)) is None:
                 self._spool.set_aside(segment, offset, item.payload, "not a usage record")
             else:
-                batch.append(_Entry(offset, item.payload, usage))
+                batch.append((offset, item.payload))
+                usages.append(usage)
             if len(batch) == self._settings.drain_records:
-                await self._add(segment, batch)
-                self._spool.advance(segment, position, len(batch))
-                batch = []
-        await self._add(segment, batch)
-        self._spool.advance(segment, position, len(batch))
+                yield batch, usages, position
+                batch, usages = [], []
+        yield batch, usages, position
+
+    async def _book(self, segment: Segment, batch: _Batch) -> None:
+        if batch.entries:
+            await self._add(segment, batch.entries, await batch.preparing)
+        self._spool.advance(segment, batch.end, len(batch.entries))
 
     def _report(self, segment: Segment, offset: int, data: bytes, torn: bool) -> None:
         if torn:
@@ -114,26 +157,31 @@ class Drainer:
         else:
             self._spool.set_aside(segment, offset, data, "damaged")
 
-    async def _add(self, segment: Segment, batch: list[_Entry]) -> None:
-        if not batch:
-            return
+    async def _add(self, segment: Segment, entries: list[_Entry], batch: Batch) -> None:
         try:
-            added = await self._store.add([entry.usage for entry in batch])
+            told = self._funds.drained if segment.is_own else None
+            drained = await self._store.add(batch, told)
         except RecordRefusedError as error:
-            if len(batch) == 1:
-                self._spool.set_aside(segment, batch[0].offset, batch[0].payload, str(error))
+            if len(entries) == 1:
+                self._spool.set_aside(segment, *entries[0], str(error))
                 return
-            half = len(batch) // 2
-            await self._add(segment, batch[:half])
-            await self._add(segment, batch[half:])
+            half = len(entries) // 2
+            for part in (entries[:half], entries[half:]):
+                usages = [Usage.FromString(payload) for _, payload in part]
+                await self._add(segment, part, await self._store.prepare(usages))
             return
-        DRAINED.inc(len(batch))
-        DUPLICATES.inc(len(batch) - added)
+        if segment.is_own:
+            self._funds.committed(drained.costs)
+        DRAINED.inc(len(entries))
+        DUPLICATES.inc(len(entries) - drained.added)
+        for model in drained.unpriced:
+            UNPRICED.labels(model).inc()
+            log.error("usage has no price; give the model one and run the audit", model=model)
 
 
-def _usage(payload: bytes) -> usage_pb2.Usage | None:
+def _usage(payload: bytes) -> Usage | None:
     try:
-        usage = usage_pb2.Usage.FromString(payload)
+        usage = Usage.FromString(payload)
     except DecodeError:
         return None
-    return usage if usage.request_id else None
+    return usage if usage.request_id and 0 <= usage.finished_at_ms <= LAST_MS else None

@@ -38,6 +38,11 @@ def encode(payload: bytes) -> bytes:
     return _HEADER.pack(MAGIC, len(payload), zlib.crc32(payload, len(payload))) + payload
 
 
+def payload_of(frame: bytes) -> bytes:
+    """Of a frame as `encode` makes it."""
+    return frame[_HEADER.size :]
+
+
 def decode(data: bytes) -> Iterator[Record | Damage]:
     """Everything in `data`, in order and without a gap."""
     position = 0

@@ -1,4 +1,4 @@
-"""Billing's settings: how safe the spool is, how big it may grow, how often it is emptied."""
+"""Billing's settings: how safe the spool is, how big it may grow, how often it is emptied, and what may be spent."""
 
 from typing import Annotated, ClassVar
 
@@ -22,8 +22,9 @@ class BillingSettings(Group, frozen=True, kw_only=True):
     drain_interval_ms: Annotated[int, msgspec.Meta(ge=0)] = 1000
     """Milliseconds that records gather before they go to the database together."""
 
-    drain_records: Positive = 500
-    """Most records in one database transaction."""
+    drain_records: Positive = 10_000
+    """Most records in one database transaction, which holds the locks of their organisations' money for about 50
+    microseconds a record; the more, the less each of them costs."""
 
     retry_ms: Positive = 5000
     """Longest pause in milliseconds between attempts while the database is away; it begins at 100."""
@@ -38,3 +39,19 @@ class BillingSettings(Group, frozen=True, kw_only=True):
     close_ms: Positive = 5000
     """Longest time in milliseconds that the end waits for the database to take what is left. Records that it
     does not take stay in the spool for the next start."""
+
+    tier_caps: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(,[0-9]{1,9}){5}$")] = "100,100,500,1000,5000,200000"
+    """What an organisation may spend in a calendar month (UTC), in dollars, by its usage tier: Free first, then tiers
+    1 to 5. Its own spend limit counts where it is lower."""
+
+    lease_s: Annotated[float, msgspec.Meta(ge=1)] = 60.0
+    """Seconds that money leased from the database lasts; leases are renewed well before. So long is missing what a
+    killed process had leased, and so long at the most requests are served while the database is away."""
+
+    patience_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    """Seconds that a request waits at most, where what is left does not cover it, for others to end and to give back
+    what they did not use."""
+
+    hold_s: Annotated[float, msgspec.Meta(ge=1)] = 900.0
+    """Seconds after which what is held for a request comes back when nobody has told its end; longer than any request
+    takes."""

@@ -1,16 +1,14 @@
 """The write-ahead spool: records wait here, in files, until the database has them.
 
-Kept true: an append returns when the operating system has its bytes, so that no death of a process loses them;
-one write serves all appends of a turn of the event loop; a file belongs to the process that holds its lock, and
-the files of a dead one are adopted by whoever comes next; bytes that are no record are kept aside and logged; no
-more than `spool_bytes` lie on the disk.
+Kept true: an append returns when the operating system has its bytes, so that no death of a process loses them; a
+file belongs to the process that holds its lock, and the files of a dead one are adopted by whoever comes next; bytes
+that are no record are kept aside and logged; no more than `spool_bytes` lie on the disk.
 
 A file is named by the time of its making, so files are drained in that order. It is deleted when it is drained;
 the one that is written to is emptied instead. All methods belong to one event loop.
 """
 
 import asyncio
-import fcntl
 import os
 import time
 from contextlib import suppress
@@ -22,6 +20,9 @@ from prometheus_client import Counter, Gauge
 
 from services import telemetry
 from services.billing import frames
+from services.billing.checkpoints import BEGUN_SUFFIX, Checkpoints, take_up
+from services.billing.checkpoints import SUFFIX as OPEN_SUFFIX
+from services.billing.files import claim, create
 from services.billing.settings import BillingSettings
 from services.faults import Unavailable
 
@@ -34,14 +35,19 @@ SET_ASIDE = Counter("modelplane_spool_set_aside_bytes", "Bytes that were no vali
 TORN = Counter("modelplane_spool_torn_bytes", "Bytes of unacknowledged records cut off by a crash, dropped.")
 
 SUFFIX = ".usage"
+# Files of one process have its token in their names.
+TOKEN_CHARACTERS = 8
+RETRY_S = 1.0
 
 
 class Segment:
     """One file of the spool, locked by this process."""
 
-    def __init__(self, path: Path, fd: int) -> None:
+    def __init__(self, path: Path, fd: int, *, is_own: bool) -> None:
         self.path = path
         self.fd = fd
+        # False for what a dead process left: this one held no money for it.
+        self.is_own = is_own
         # Bytes of whole records written, and how many of them the database has.
         self.size = 0
         self.drained = 0
@@ -50,31 +56,17 @@ class Segment:
         self.since_s = 0.0
 
     @staticmethod
-    def create(folder: Path) -> "Segment":
-        """A new file. Raises OSError."""
-        while True:
-            path = folder / f"{time.time_ns():020d}-{uuid4().hex[:8]}{SUFFIX}"
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            if _lock(fd):
-                return Segment(path, fd)
-            # Another process took the new file for an orphan before it was locked.
-            os.close(fd)
+    def create(folder: Path, token: str, *, is_own: bool = True) -> "Segment":
+        """A new file of the process with this token. Raises OSError."""
+        return Segment(*create(folder, lambda: f"{time.time_ns():020d}-{token}{SUFFIX}"), is_own=is_own)
 
     @staticmethod
     def adopt(path: Path) -> "Segment | None":
         """The file that a dead process left, or None when its owner lives or has drained it. Raises OSError."""
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        if (fd := claim(path)) is None:
             return None
-        if not _lock(fd):
-            os.close(fd)
-            return None
+        segment = Segment(path, fd, is_own=False)
         status = os.fstat(fd)
-        if status.st_nlink == 0:
-            os.close(fd)
-            return None
-        segment = Segment(path, fd)
         segment.size = status.st_size
         # An estimate for the metric: what only looks like a record is rare.
         segment.records = os.pread(fd, segment.size, 0).count(frames.MAGIC)
@@ -107,14 +99,6 @@ class Segment:
         os.close(self.fd)
 
 
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 class Spool:
     """The spool of one process in a folder that others may share."""
 
@@ -125,75 +109,111 @@ class Spool:
         self._segments: list[Segment] = []
         self._active: Segment | None = None
         self._bytes = 0
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
-        self._waiters: list[asyncio.Future[None]] = []
         self._unsynced: set[Segment] = set()
         self._written = asyncio.Event()
         self._filled = asyncio.Event()
+        # Whether the last write failed, and when that was, by time.monotonic().
         self._failing = False
+        self._tried_s = -RETRY_S
         self._closed = False
+        self._token = uuid4().hex[:8]
+        self._checkpoints = Checkpoints(folder, self._token)
 
     async def open(self) -> None:
         """Makes the folder and adopts what dead processes left. Raises OSError."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self.adopt()
 
-    def append(self, payloads: list[bytes]) -> asyncio.Future[None]:
-        """Adds records; the future is done when the operating system has them.
+    def append(self, payloads: list[bytes]) -> None:
+        """Adds records, all or none; they are the operating system's when this returns.
 
-        Faults: spool_full, spool_unwritable (by the future), shutting_down.
+        It takes two microseconds: less than to gather the records of a turn of the event loop and to tell who waits.
+        Faults: spool_full, spool_unwritable, shutting_down.
         """
         if self._closed:
             raise Unavailable("shutting_down", "Billing is shutting down.")
-        added = [frames.encode(payload) for payload in payloads]
-        size = sum(map(len, added))
-        if self._bytes + self._pending_bytes + size > self._settings.spool_bytes:
+        data = b"".join([frames.encode(payload) for payload in payloads])
+        size = len(data)
+        if self._bytes + size > self._settings.spool_bytes:
             raise self._full()
-        loop = asyncio.get_running_loop()
-        if not self._waiters:
-            loop.call_soon(self._write)
-        self._pending += added
-        self._pending_bytes += size
-        # A future each: a caller that is cancelled takes only its own with it.
-        future = loop.create_future()
-        self._waiters.append(future)
-        return future
-
-    def _write(self) -> None:
-        pending, waiters = self._pending, self._waiters
-        self._pending, self._waiters, self._pending_bytes = [], [], 0
-        if not pending:
-            return
-        data = b"".join(pending)
         try:
-            segment = self._segment_for(len(data))
-            segment.write(data, len(pending))
+            segment = self._segment_for(size)
+            segment.write(data, len(payloads))
         except OSError as error:
-            if not self._failing:
-                log.error("the spool cannot be written", folder=self._folder, error=error)
-            self._failing = True
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(_unwritable(error))
-            return
-        if self._failing:
-            log.info("the spool can be written again", folder=self._folder)
-        self._failing = False
-        self._bytes += len(data)
+            self._fail(error)
+            raise _unwritable(error) from error
+        self._succeed()
+        self._bytes += size
         self._unsynced.add(segment)
         self._written.set()
         self._filled.set()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     def _segment_for(self, size: int) -> Segment:
         active = self._active
         if active is None or (active.size and active.size + size > self._settings.segment_bytes):
-            active = self._active = Segment.create(self._folder)
+            active = self._active = Segment.create(self._folder, self._token)
             self._segments.append(active)
         return active
+
+    def checkpoint(self, payloads: list[tuple[str, bytes]]) -> None:
+        """Keeps what running requests have used, by request id. Faults: spool_full, spool_unwritable."""
+        self.refuse_if_full()
+        try:
+            self._checkpoints.keep(payloads)
+        except OSError as error:
+            self._fail(error)
+            raise _unwritable(error) from error
+        self._succeed()
+
+    def forget(self, request_ids: list[str]) -> None:
+        """Of requests that are not billed."""
+        try:
+            self._checkpoints.forget(request_ids)
+        except OSError as error:
+            self._fail(error)
+
+    def recorded(self, request_ids: list[str]) -> None:
+        """Of requests whose records were appended."""
+        self._checkpoints.recorded(request_ids)
+
+    def record_overdue(self, age_s: float) -> list[bytes]:
+        """Records what was kept of requests whose end nobody tells. Faults: spool_full, spool_unwritable."""
+        overdue = self._checkpoints.overdue(age_s)
+        payloads = list(overdue.values())
+        if payloads:
+            log.warning("requests never ended and are billed as they were last seen", requests=len(payloads))
+            self.append(payloads)
+            self._checkpoints.recorded(overdue)
+        return payloads
+
+    def refuse_if_full(self) -> None:
+        """Whether what is served now could be recorded; asks the disk only when nothing was written for a second.
+
+        Faults: spool_full, spool_unwritable.
+        """
+        if self._bytes >= self._settings.spool_bytes:
+            raise self._full()
+        if time.monotonic() - self._tried_s >= RETRY_S:
+            try:
+                _probe(self._folder)
+            except OSError as error:
+                self._fail(error)
+            else:
+                self._succeed()
+        if self._failing:
+            raise Unavailable(
+                "spool_unwritable", "Usage cannot be recorded: the disk takes nothing.", retry_after_ms=5000
+            )
+
+    def _fail(self, error: OSError) -> None:
+        if not self._failing:
+            log.error("the spool cannot be written", folder=self._folder, error=error)
+        self._failing, self._tried_s = True, time.monotonic()
+
+    def _succeed(self) -> None:
+        if self._failing:
+            log.info("the spool can be written again", folder=self._folder)
+        self._failing, self._tried_s = False, time.monotonic()
 
     # ------------------------------------------------------------------------------------------- draining
 
@@ -263,6 +283,7 @@ class Spool:
         """Takes over the files of processes that died. Raises OSError."""
         ours = {segment.path for segment in self._segments}
         found = await asyncio.to_thread(_orphans, self._folder, ours)
+        await self._take_up_checkpoints()
         if not found:
             return
         self._segments = found + self._segments
@@ -273,6 +294,47 @@ class Spool:
             files=len(found),
             records=sum(segment.records for segment in found),
         )
+
+    async def _take_up_checkpoints(self) -> None:
+        """Records what dead processes left open, once all that they have recorded is in the database."""
+        for path in self._folder.glob(f"*{OPEN_SUFFIX}"):
+            if any(self._folder.glob(f"*-{path.name[:TOKEN_CHARACTERS]}{SUFFIX}")):
+                continue
+            if (taken := await asyncio.to_thread(take_up, path)) is None:
+                continue
+            fd, payloads = taken
+            try:
+                if payloads:
+                    log.info("requests that a process left open are recorded", requests=len(payloads))
+                    await self._keep_apart(payloads)
+                path.unlink(missing_ok=True)
+            except Unavailable as fault:
+                log.warning("requests that a process left open wait", error=fault)
+            finally:
+                os.close(fd)
+        for path in self._folder.glob(f"*{OPEN_SUFFIX}{BEGUN_SUFFIX}"):
+            # It died while it began a file anew; the old one is whole.
+            if (begun := claim(path)) is not None:
+                path.unlink(missing_ok=True)
+                os.close(begun)
+
+    async def _keep_apart(self, payloads: list[bytes]) -> None:
+        """Records of requests that this process held no money for, on the disk when it returns. Faults: spool_full,
+        spool_unwritable."""
+        data = b"".join([frames.encode(payload) for payload in payloads])
+        if self._bytes + len(data) > self._settings.spool_bytes:
+            raise self._full()
+        try:
+            segment = Segment.create(self._folder, self._token, is_own=False)
+            self._segments.insert(0, segment)
+            segment.write(data, len(payloads))
+        except OSError as error:
+            self._fail(error)
+            raise _unwritable(error) from error
+        self._bytes += len(data)
+        self._unsynced.add(segment)
+        self._filled.set()
+        await self.sync()
 
     # --------------------------------------------------------------------------------------- safety, health
 
@@ -303,7 +365,9 @@ class Spool:
         try:
             await asyncio.to_thread(_probe, self._folder)
         except OSError as error:
+            self._fail(error)
             raise _unwritable(error) from error
+        self._succeed()
 
     def observe(self) -> None:
         """Brings the metrics up to date."""
@@ -315,8 +379,8 @@ class Spool:
     async def close(self) -> None:
         """Writes and syncs what is left and gives the files up; those that are not drained stay. Idempotent."""
         self._closed = True
-        self._write()
         await self.sync()
+        self._checkpoints.close()
         for segment in self._segments:
             if segment.size > segment.drained:
                 os.close(segment.fd)

@@ -1,20 +1,25 @@
 """The one conductor: every path that runs a model goes through here, so that none goes unmetered.
 
-    authenticate -> load images -> render and count -> reserve -> place -> generate -> settle and record
+    authenticate -> load images -> render and count -> reserve -> hold -> place -> generate -> settle and record
 
 From reservation on, the work belongs to a task of the server's own that no client can cancel: whatever happens to
 the client, the slot is released, the reservation settled and the usage recorded. A replica that is lost before
 the client was given anything costs the client nothing but time: the request is placed again elsewhere.
+
+Nothing is served for nothing: money is held before a request is placed, a stream's use is told from its first piece
+on (`checkpoints`), and an answer in one piece is given out when its record is safe. Nothing is served on credit
+either: a run that outgrows what is held gets more, or ends there as if by its length.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from hashlib import blake2b
 
 from modelplane.auth.v1.auth_pb2 import Principal
+from modelplane.billing.v1 import billing_pb2
 from modelplane.billing.v1.billing_api import BillingService
-from modelplane.billing.v1.billing_pb2 import RecordRequest
 from modelplane.chat_inference.v1.chat_inference_pb2 import GenerateRequest
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
 from modelplane.ratelimit.v1.ratelimit_pb2 import ReserveRequest, SettleRequest, TopUpRequest
@@ -26,6 +31,7 @@ from modelplane.usage.v1.usage_pb2 import OUTCOME_ABORTED, OUTCOME_COMPLETED, OU
 from services import context, telemetry
 from services.faults import DeadlineExceeded, Fault, Internal, RateLimited, Unavailable
 from services.gateway.access import check_model
+from services.gateway.checkpoints import Checkpoints
 from services.gateway.images.loader import ImageLoader, LoadedImage
 from services.gateway.metrics import IN_FLIGHT, Meters
 from services.gateway.retries import insist
@@ -35,6 +41,8 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.work import Work
 
 DEFAULT_TIER = "default"
+# What a choice may say after the engine was told to stop: it is told between two steps of a few milliseconds.
+STOPPING_TOKENS = 8
 
 log = telemetry.logger(__name__)
 
@@ -63,6 +71,7 @@ class Pipeline:
         self._settings = settings
         self._meters = meters
         self._runs: set[Run] = set()
+        self._checkpoints = Checkpoints(billing, self._runs, usage_seen, settings.checkpoint_interval_s)
         IN_FLIGHT.set_function(lambda: len(self._runs))
 
     def start(self, request_id: str, operation: str, principal: Principal, work: Work) -> Run:
@@ -83,6 +92,7 @@ class Pipeline:
         for run in self._runs:
             run.abort(Unavailable("shutting_down", "The server is stopping. Please try again."))
         await self.finish()
+        await self._checkpoints.close()
 
     async def _conduct(self, run: Run) -> None:
         timeout_s = self._settings.request_timeout_s
@@ -91,6 +101,7 @@ class Pipeline:
         try:
             prompt = await self._render_and_count(run)
             await self._reserve(run, prompt)
+            await self._hold(run, prompt)
             await self._place_and_generate(run, prompt)
         except Fault as raised:
             fault = raised
@@ -98,10 +109,14 @@ class Pipeline:
             log.error("a run failed", exc_info=error)
             fault = Internal("internal", "The server had an error while processing your request.")
         finally:
-            run.outlet.end(fault)
+            if fault is not None:
+                run.outlet.end(fault)
             timer.cancel()
-            await self._settle_and_record(run)
-            self._runs.discard(run)
+            try:
+                fault = await self._settle_and_record(run)
+            finally:
+                run.outlet.end(fault)
+                self._runs.discard(run)
 
     async def _render_and_count(self, run: Run) -> Prompt:
         request = run.work.render_request(run.principal.organization_id)
@@ -138,25 +153,74 @@ class Pipeline:
         except RateLimited:
             run.reserved = False
             raise
+        run.reserved_output_tokens = run.reservation.tokens - run.input_tokens
+
+    async def _hold(self, run: Run, prompt: Prompt) -> None:
+        most = prompt.max_output_tokens * run.work.n
+        request = billing_pb2.HoldRequest(
+            request_id=run.request_id,
+            attribution=attribution(run),
+            model=run.model,
+            service_tier=_wanted_tier(run.work.service_tier),
+            input_tokens=run.input_tokens,
+            expected_output_tokens=min(most, max(0, run.reserved_output_tokens)),
+            max_output_tokens=most,
+        )
+        run.held = True
+        with run.abortable, telemetry.span("hold"):
+            held = (await self._billing.hold(request)).output_tokens
+        if held < most:
+            run.held_output_tokens = held
         # Of an answer in one piece nothing is known before its end.
-        if run.work.stream:
-            run.watch(run.reservation.tokens, self._start_top_up)
+        if not run.whole:
+            run.on_first_delta = self._checkpoints.first
+            self._watch(run)
 
-    def _start_top_up(self, run: Run) -> None:
-        run.top_up = asyncio.get_running_loop().create_task(self._top_up(run))
+    def _watch(self, run: Run) -> None:
+        covered = run.reserved_output_tokens
+        if run.held_output_tokens is not None:
+            # What the engine still says while it is being stopped is paid for as well.
+            covered = min(covered, run.held_output_tokens - STOPPING_TOKENS * run.work.n)
+        run.watch(covered, self._start_growing)
 
-    async def _top_up(self, run: Run) -> None:
+    def _start_growing(self, run: Run) -> None:
+        run.growth = asyncio.get_running_loop().create_task(self._grow(run))
+
+    async def _grow(self, run: Run) -> None:
         """Has others see what the run takes beyond its estimate while it runs; settling corrects it in any case."""
-        used = run.input_tokens + run.output_tokens
+        used = run.output_tokens
+        with context.call(run.request_id, self._settings.settle_timeout_s):
+            if used > run.reserved_output_tokens:
+                await self._top_up(run, used)
+            held = run.held_output_tokens
+            if held is not None and used > held - STOPPING_TOKENS * run.work.n and not await self._extend(run, used):
+                return
+        self._watch(run)
+
+    async def _top_up(self, run: Run, used: int) -> None:
         try:
-            with context.call(run.request_id, self._settings.settle_timeout_s):
-                topped_up = await self._ratelimit.top_up(TopUpRequest(request_id=run.request_id, tokens=used))
+            tokens = run.input_tokens + used
+            topped_up = await self._ratelimit.top_up(TopUpRequest(request_id=run.request_id, tokens=tokens))
+            run.reserved_output_tokens = topped_up.tokens - run.input_tokens
         except Fault as fault:
             log.debug("reservation not topped up", reason=fault.reason)
-            return
-        # An answer that takes no more than was asked for would have us ask again at every token.
-        if topped_up.tokens > used:
-            run.watch(topped_up.tokens, self._start_top_up)
+        if run.reserved_output_tokens <= used:
+            # An answer that takes no more than was asked for would have us ask again at every token.
+            run.reserved_output_tokens = sys.maxsize
+
+    async def _extend(self, run: Run, used: int) -> bool:
+        """Holds more money. False when there is none, and the run was told to end."""
+        request = billing_pb2.ExtendRequest(request_id=run.request_id, output_tokens=used)
+        try:
+            extended = await self._billing.extend(request)
+            run.held_output_tokens = max(extended.output_tokens, used + STOPPING_TOKENS * run.work.n)
+        except Fault as fault:
+            log.info("an answer was cut short", reason=fault.reason)
+            run.cut()
+            if run.stop is not None:
+                run.stop()
+            return False
+        return True
 
     async def _place_and_generate(self, run: Run, prompt: Prompt) -> None:
         lost: list[str] = []
@@ -201,11 +265,13 @@ class Pipeline:
         session = self._sessions.to(placement.address)
         attempt = run.begin()
         session.start(_generate_request(run, prompt, placement), run)
-        run.on_abort(lambda: self._abort(run, session))
+        run.stop = lambda: self._abort(run, session)
+        run.on_abort(run.stop)
         try:
             return await attempt
         finally:
             run.on_abort(None)
+            run.stop = None
             session.forget(run.request_id)
 
     def _abort(self, run: Run, session: Session) -> None:
@@ -219,34 +285,47 @@ class Pipeline:
             # The router drops placements that the replica's heartbeats no longer name.
             log.warning("slot not released", reason=fault.reason)
 
-    async def _settle_and_record(self, run: Run) -> None:
-        usage = run.usage or _usage_seen(run)
+    async def _settle_and_record(self, run: Run) -> Fault | None:
+        """Gives what kept the usage from being recorded."""
+        usage = run.usage or usage_seen(run)
         billed = _is_billed(run, usage)
         with telemetry.span("settle and record"), context.call(run.request_id, self._settings.settle_timeout_s):
             await self._settle(run, usage.input_tokens + usage.output_tokens if billed else 0)
             if billed:
                 self._meters.billed(usage)
-                await self._record(usage)
+                return await self._record(usage)
+            if run.held:
+                await self._give_back(run)
+        return None
 
     async def _settle(self, run: Run, tokens: int) -> None:
         if not run.reserved:
             return
-        if run.top_up is not None:
-            # One that came after the settlement would be of no use.
-            run.top_up.cancel()
-            await asyncio.wait((run.top_up,))
+        if run.growth is not None:
+            # What came after the settlement would be of no use.
+            run.growth.cancel()
+            await asyncio.wait((run.growth,))
         try:
             await self._ratelimit.settle(SettleRequest(request_id=run.request_id, tokens=tokens))
         except Fault as fault:
             # The reservation's lease ends by itself, with all of it counted as used.
             log.warning("reservation not settled", reason=fault.reason)
 
-    async def _record(self, usage: Usage) -> None:
-        request = RecordRequest(usages=[usage])
+    async def _record(self, usage: Usage) -> Fault | None:
+        request = billing_pb2.RecordRequest(usages=[usage])
         try:
             await insist(lambda: self._billing.record(request))
         except Fault as fault:
             log.error("usage not recorded", reason=fault.reason, usage=str(usage))
+            return fault
+        return None
+
+    async def _give_back(self, run: Run) -> None:
+        try:
+            await self._billing.release(billing_pb2.ReleaseRequest(request_id=run.request_id))
+        except Fault as fault:
+            # What is held ends by itself.
+            log.warning("money not given back", reason=fault.reason)
 
 
 def _show(request: RenderRequest, images: Sequence[LoadedImage]) -> None:
@@ -263,14 +342,14 @@ def _generate_request(run: Run, prompt: Prompt, placement: Placement) -> Generat
         model=run.model,
         prompt_token_ids=prompt.token_ids,
         sampling=sampling,
-        attribution=_attribution(run),
+        attribution=attribution(run),
         service_tier=placement.service_tier,
         operation=run.operation,
         traceparent=telemetry.traceparent(),
         # No organisation learns from its latency what another has asked.
         cache_salt=run.principal.organization_id,
         # An echoed prompt is told from the answer by being a delta of its own.
-        whole=not (run.work.stream or sampling.echo),
+        whole=run.whole and not sampling.echo,
     )
     for image in run.images:
         request.images.add(content=image.content, detail=image.seen.detail)
@@ -292,7 +371,7 @@ def _prefix_hash(run: Run, prompt: Prompt) -> int:
     return prompt.prefix_hash ^ int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
 
 
-def _attribution(run: Run) -> Attribution:
+def attribution(run: Run) -> Attribution:
     principal = run.principal
     return Attribution(
         organization_id=principal.organization_id, project_id=principal.project_id, key_id=principal.key_id
@@ -306,11 +385,11 @@ def _is_billed(run: Run, usage: Usage) -> bool:
     return usage.output_tokens > 0 and (run.outlet.taken or run.aborted_by_client)
 
 
-def _usage_seen(run: Run) -> Usage:
-    """Stands in for the engine's account, which was lost with its replica."""
+def usage_seen(run: Run) -> Usage:
+    """What a run has used as far as its gateway knows: the engine's own account comes at the end, if it comes."""
     return Usage(
         request_id=run.request_id,
-        attribution=_attribution(run),
+        attribution=attribution(run),
         model=run.model,
         service_tier=run.service_tier or DEFAULT_TIER,
         input_tokens=run.input_tokens,

@@ -11,6 +11,7 @@ from services.gateway.chat_completions import ChatCompletions
 from services.gateway.models import Models
 from services.gateway.operations import Operations
 from services.gateway.organization.routes import Administered, organization_routes
+from services.gateway.payments_webhook import PaymentsWebhook
 from services.gateway.stored_completions import StoredCompletions
 from services.gateway.text_completions import TextCompletions
 
@@ -23,6 +24,7 @@ class Endpoints(NamedTuple):
     stored_completions: StoredCompletions
     models: Models
     operations: Operations
+    payments_webhook: PaymentsWebhook
     administered: Administered
 
 
@@ -33,6 +35,8 @@ def routes(to: Endpoints) -> Routes:
         **_stored_completions(to.stored_completions),
         **organization_routes(to.administered),
         **_operations(to.operations),
+        # Open to everybody, because who calls it signs what it sends.
+        "/v1/webhooks/payments": {"POST": Route(to.payments_webhook, "webhooks.payments")},
     }
 
 

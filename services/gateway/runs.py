@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from modelplane.auth.v1.auth_pb2 import Principal
-from modelplane.chat_inference.v1.chat_inference_pb2 import Delta
+from modelplane.chat_inference.v1.chat_inference_pb2 import FINISH_REASON_ABORT, FINISH_REASON_LENGTH, Delta
 from modelplane.ratelimit.v1.ratelimit_pb2 import Reservation
-from modelplane.usage.v1.usage_pb2 import OUTCOME_COMPLETED, Usage
+from modelplane.usage.v1.usage_pb2 import OUTCOME_ABORTED, OUTCOME_COMPLETED, Usage
 from services.faults import Cancelled, Fault, Unavailable
 from services.gateway.images.loader import LoadedImage
 from services.gateway.work import Work
@@ -122,12 +122,22 @@ class Run:
         self.service_tier = ""
         # False again when the limiter refused; what it holds must be settled.
         self.reserved = False
+        # True once money was asked for: it is given back, or recorded as spent.
+        self.held = False
+        # The output tokens that are paid for by what is held; None when nothing more will have to be held.
+        self.held_output_tokens: int | None = None
+        # The output tokens that the limiter has taken.
+        self.reserved_output_tokens = 0
+        # Has the engine end the run; None while there is no engine that works on it.
+        self.stop: Callable[[], None] | None = None
         # Known once the request was admitted.
         self.reservation: Reservation | None = None
         # Of the latest attempt only: what a lost replica generated in vain is not billed.
         self.output_tokens = 0
-        # Tells the limiter that the run outgrows its reservation; there is at most one at a time.
-        self.top_up: asyncio.Task[None] | None = None
+        # Tells limiter and billing that the run outgrows what they took; there is at most one at a time.
+        self.growth: asyncio.Task[None] | None = None
+        # Output tokens at the last checkpoint; -1 before the first.
+        self.checkpointed_tokens = -1
         # A point of time.perf_counter(), 0 before a stream's first delta.
         self.first_delta_at = 0.0
         # The engine's account of the latest attempt; None when it was lost without one.
@@ -138,38 +148,69 @@ class Run:
         # Output tokens after which `_outgrown` is called: never, until `watch` says otherwise.
         self._covered_tokens = sys.maxsize
         self._outgrown: Callable[[Run], None] | None = None
+        # Called at the first delta of every attempt: from then on there is something to pay for.
+        self.on_first_delta: Callable[[Run], None] | None = None
+        # Choices that have ended, and whether the others were ended for want of money.
+        self._finished: set[int] = set()
+        self._cut = False
         self.abortable = Abortable(self)
 
     def begin(self) -> asyncio.Future[Fault | None]:
         """A new attempt at a replica. The future gives what ended it, None for the model's own end."""
         self.output_tokens = 0
+        self._finished.clear()
         self.usage = None
         self._attempt = asyncio.get_running_loop().create_future()
         return self._attempt
 
-    def watch(self, tokens: int, outgrown: "Callable[[Run], None]") -> None:
-        """Has `outgrown` called, once, when input and output together exceed `tokens`."""
-        self._covered_tokens = tokens - self.input_tokens
+    def watch(self, output_tokens: int, outgrown: "Callable[[Run], None]") -> None:
+        """Has `outgrown` called, once, when the output exceeds so many tokens."""
+        self._covered_tokens = output_tokens
         self._outgrown = outgrown
+
+    @property
+    def whole(self) -> bool:
+        """Nothing of the answer is shown, or need be known here, before its end."""
+        return not self.work.stream and self.held_output_tokens is None
 
     def deliver(self, delta: Delta) -> None:
         """Takes a delta from the session."""
         # Of an answer in one piece there is no first token to be seen.
         if not self.first_delta_at and self.work.stream:
             self.first_delta_at = time.perf_counter()
+        if not self.output_tokens and self.on_first_delta and not self.whole:
+            self.on_first_delta(self)
         self.output_tokens += delta.tokens
         if self.output_tokens > self._covered_tokens:
             self._outgrow()
         last = delta.HasField("usage")
+        if last and self._cut:
+            self._complete(delta)
+        elif delta.finish_reason and delta.finish_reason != FINISH_REASON_ABORT:
+            self._finished.add(delta.index)
         fault = self._abort_reason or (_engine_fault(delta) if last else None)
         if fault is None and not self.outlet.put(delta):
             fault = slow_client()
             self.abort(fault)
         if last:
             self.usage = delta.usage
-            if fault is None:
+            # A stream has been paid for piece by piece; an answer in one piece is given out when it is recorded.
+            if fault is None and self.work.stream:
                 self.outlet.end()
             self.end_attempt(fault)
+
+    def cut(self) -> None:
+        """The engine was told to stop here: what there is by then is the answer, ended by its length."""
+        self._cut = True
+
+    def _complete(self, last: Delta) -> None:
+        """Makes the end of an aborted generation the end of an answer that is cut short."""
+        if last.HasField("fault") or last.usage.outcome != OUTCOME_ABORTED:
+            return
+        for index in set(range(self.work.n)) - self._finished:
+            self.outlet.put(Delta(request_id=self.request_id, index=index, finish_reason=FINISH_REASON_LENGTH))
+        last.ClearField("finish_reason")
+        last.usage.outcome = OUTCOME_COMPLETED
 
     def _outgrow(self) -> None:
         self._covered_tokens = sys.maxsize

@@ -18,8 +18,10 @@ from modelplane.billing.v1.billing_api import BillingService
 from modelplane.chat_inference.v1.chat_inference_api import ChatInferenceService
 from modelplane.completions.v1.completions_api import CompletionsService
 from modelplane.keys.v1.keys_api import KeysService
+from modelplane.ledger.v1.ledger_api import LedgerService
 from modelplane.members.v1.members_api import MembersService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
+from modelplane.reports.v1.reports_api import ReportsService
 from modelplane.router.v1.router_api import RouterService
 from modelplane.tenants.v1.tenants_api import TenantsService
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
@@ -39,6 +41,7 @@ from services.gateway.models import Models
 from services.gateway.operations import Operations
 from services.gateway.organization.actors import actors
 from services.gateway.organization.routes import Administered
+from services.gateway.payments_webhook import PaymentsWebhook
 from services.gateway.pipeline import Pipeline
 from services.gateway.routes import Endpoints, routes
 from services.gateway.sessions import Sessions
@@ -132,6 +135,8 @@ class Gateway:
 @asynccontextmanager
 async def build(context: Context) -> AsyncIterator[Gateway]:
     settings = context.settings(GatewaySettings)
+    ledger = context.need(LedgerService)
+    payments_webhook = PaymentsWebhook(ledger, settings.payment_webhook_secrets)
     router = context.need(RouterService)
     ratelimit = context.need(RateLimitService)
     listener = _listen(context.platform.host, context.platform.port, settings.write_timeout_s)
@@ -160,11 +165,14 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
         stored_completions=StoredCompletions(completions),
         models=Models(router),
         operations=Operations(context.pings, lambda: context.serving),
+        payments_webhook=payments_webhook,
         administered=Administered(
             tenants=context.need(TenantsService),
             members=context.need(MembersService),
             keys=context.need(KeysService),
             ratelimit=ratelimit,
+            ledger=ledger,
+            reports=context.need(ReportsService),
             actor_of=actors(access),
         ),
     )

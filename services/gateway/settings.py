@@ -14,6 +14,10 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
     """Largest request body; a larger one is refused with 413. The largest image (20 MiB) takes 27 MiB as a data URL, a
     prompt of a million tokens about 4."""
 
+    payment_webhook_secrets: str = ""
+    """Secrets that a payment provider signs with what it sends to POST /v1/webhooks/payments, `whsec_` and base64, by
+    commas: while one takes the place of another, both count. Default: there is no such endpoint."""
+
     max_images_bytes: int = 48 * 1024 * 1024
     """Most bytes that the images of one request have together: they travel to the replica in one message, for whose
     size MODELPLANE_RPC_MAX_MESSAGE_BYTES is the bound."""
@@ -42,6 +46,9 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
 
     abort_grace_s: float = 5.0
     """How long an aborted request waits for the engine's final usage before it is made up from what was seen."""
+
+    checkpoint_interval_s: float = 0.25
+    """How often what a running stream has used is told, so that a crash makes at most that much of it free."""
 
     settle_timeout_s: float = 30.0
     """How long settling and recording one request's usage is tried."""

@@ -30,10 +30,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TierTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All families, and what each tier may use in a month."""
+    """All families."""
 
     families: tuple[Family, ...]
-    monthly_usage_dollars: Annotated[tuple[int, ...], msgspec.Meta(min_length=len(TIERS), max_length=len(TIERS))]
 
     def limits(self, model: str, tier: int) -> Mapping[int, int]:
         """The limits of an organisation for a model, by dimension. A tier out of range counts as the nearest."""

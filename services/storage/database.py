@@ -25,6 +25,7 @@ log = telemetry.logger(__name__)
 # What the url leaves open, in seconds: a peer that vanished without closing is noticed after 25.
 DEFAULTS: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "connect_timeout": 10}
 HEARTBEAT_S = 15.0
+ANSWER_S = 15.0
 # A server that takes no changes was the primary a moment ago: the one that is now will be found by connecting again.
 OUTAGES: Final = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 TOO_LONG: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
@@ -126,7 +127,7 @@ async def payloads(connection: AsyncConnection[TupleRow]) -> AsyncIterator[str]:
     while True:
         async for notification in connection.notifies(timeout=HEARTBEAT_S):
             yield notification.payload
-        async with asyncio.timeout(HEARTBEAT_S):
+        async with asyncio.timeout(ANSWER_S):
             await connection.execute("SELECT 1")
 
 

@@ -6,11 +6,11 @@ A stream is checked event by event, as it arrives; what does not fit raises wher
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httpx2
 
-from tests.services.gateway.schemas import assert_matches
+from tests.services.gateway.schemas import EVENT_TYPES, assert_matches
 
 
 class Shape(NamedTuple):
@@ -23,6 +23,7 @@ class Shape(NamedTuple):
     event: str = ""
 
 
+AUDIT_LOG: Final = "ListAuditLogsResponse"
 PROJECT: Final = r"/v1/organization/projects/[^/]+"
 SHAPES: Final = (
     Shape(r"/v1/chat/completions", "POST", "CreateChatCompletionResponse", "CreateChatCompletionStreamResponse"),
@@ -75,7 +76,8 @@ SHAPES: Final = (
     Shape(r"/v1/organization/admin_api_keys", "POST", "AdminApiKeyCreateResponse"),
     Shape(r"/v1/organization/admin_api_keys/[^/]+", "GET", "AdminApiKey"),
     Shape(r"/v1/organization/admin_api_keys/[^/]+", "DELETE", "AdminApiKeyDeleted"),
-    Shape(r"/v1/organization/audit_logs", "GET", "ListAuditLogsResponse"),
+    Shape(r"/v1/organization/(usage/[^/]+|costs)", "GET", "UsageResponse"),
+    Shape(r"/v1/organization/audit_logs", "GET", AUDIT_LOG),
 )
 
 
@@ -140,8 +142,15 @@ def _checked(request: httpx2.Request, response: httpx2.Response) -> httpx2.Respo
     if response.status_code != 200:
         assert_matches("ErrorResponse", response.json())
     elif shape.whole:
-        assert_matches(shape.whole, response.json())
+        assert_matches(shape.whole, _specified(shape, response.json()))
     return response
+
+
+def _specified(shape: Shape, answer: Any) -> Any:
+    """The answer without the events of the audit log that only this platform has."""
+    if shape.whole != AUDIT_LOG:
+        return answer
+    return {**answer, "data": [event for event in answer["data"] if event["type"] in EVENT_TYPES]}
 
 
 def _is_whole(response: httpx2.Response) -> bool:

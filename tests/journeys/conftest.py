@@ -14,11 +14,13 @@ aliases = ["scripted-alias"]
 engine = "scripted"
 slots = 64
 script = { tokens = 20 }
+price = { input = 2.50, cached_input = 1.25, output = 10.00 }
 
 [[models]]
 name = "scripted-slow"
 engine = "scripted"
 slots = 4
+price = { input = 0.15, cached_input = 0.075, output = 0.60 }
 min_replicas = 1
 max_replicas = 2
 script = { tokens = 400, first_token_ms = 20, token_ms = 20 }

@@ -1,5 +1,6 @@
 """Runs `modelplane up` as a user does, in its own process, and finds every process that it left."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import httpx
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, OpenAI
 
+from tests.audited import assert_clean
 from tests.journeys.checked import AsyncCheckedTransport, CheckedTransport
 
 START_S = 240.0
@@ -120,6 +123,16 @@ class PlatformProcess:
                 total += float(line.rpartition(" ")[2])
         return total
 
+    def assert_audited(self) -> None:
+        """Whatever was done, every request is billed once, and everything adds up. Nothing can be said of a platform
+        that has ended: its database ended with it."""
+        if self.process.poll() is not None:
+            return
+        wait_until(lambda: self.metric("modelplane_spool_records") == 0, 60, "all usage is in the ledger")
+        # In a thread, since a test may be inside an event loop.
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(asyncio.run, assert_clean(self.database_url)).result()
+
     def processes(self) -> list[int]:
         """Ids of this run's living processes, by the mark that they inherited."""
         found = []
@@ -163,11 +176,13 @@ class PlatformProcess:
 
 @contextmanager
 def running_platform(home: Path, variables: Mapping[str, str] | None = None) -> Iterator[PlatformProcess]:
-    """A platform that answers; whatever the test did, none of its processes outlives the block."""
+    """A platform that answers; whatever the test did, its ledger adds up and none of its processes outlives the
+    block."""
     platform = PlatformProcess(home, variables or {})
     try:
         platform.wait_ready()
         yield platform
+        platform.assert_audited()
     finally:
         if platform.process.poll() is None:
             platform.process.terminate()

@@ -1,5 +1,6 @@
 """The other wiring: the platform as several processes that know one another by address only."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from openai import AuthenticationError, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+from tests.audited import assert_clean
 from tests.journeys.platform_process import free_port, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -23,6 +25,7 @@ MODEL = """
 name = "scripted"
 engine = "scripted"
 script = { tokens = 30, token_ms = 10 }
+price = { input = 1, output = 2 }
 """
 
 
@@ -59,6 +62,7 @@ def test_services_in_processes_of_their_own(database_url: str, tmp_path: Path) -
         **{f"MODELPLANE_{name}_ADDRESS": control for name in ("AUTH", "TOKENIZER", "ROUTER")},
         **{f"MODELPLANE_{name}_ADDRESS": control for name in ("TENANTS", "MEMBERS", "KEYS")},
         **{f"MODELPLANE_{name}_ADDRESS": money for name in ("RATELIMIT", "BILLING", "COMPLETIONS")},
+        **{f"MODELPLANE_{name}_ADDRESS": money for name in ("LEDGER", "REPORTS")},
     }
 
     def listening(address: str) -> dict[str, str]:
@@ -67,7 +71,7 @@ def test_services_in_processes_of_their_own(database_url: str, tmp_path: Path) -
     with ExitStack() as running:
         for services, own in (
             ("tenants,members,keys,auth,tokenizer,router", listening(control)),
-            ("ratelimit,billing,completions", listening(money)),
+            ("ratelimit,billing,completions,ledger,reports", listening(money)),
             ("chat_inference", variables),
             ("gateway", listening(edge)),
         ):
@@ -84,6 +88,7 @@ def test_services_in_processes_of_their_own(database_url: str, tmp_path: Path) -
         command(variables, "keys", "revoke", key_id)
         with pytest.raises(AuthenticationError):
             client.models.list()
+    asyncio.run(assert_clean(database_url))
 
 
 def answers(url: str) -> bool:

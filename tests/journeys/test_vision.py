@@ -53,7 +53,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, int
     write_vlm(directory / "tiny", checkpoints.prepare(cache, print))
     config = directory / "modelplane.toml"
     config.write_text(
-        f'[[models]]\nname = "{MODEL}"\ncheckpoint = "{directory / "tiny"}"\nslots = 8\nvision = {{ max_images = 2 }}\n'
+        f'[[models]]\nname = "{MODEL}"\ncheckpoint = "{directory / "tiny"}"\nslots = 8\nfree = true\n'
+        "vision = { max_images = 2 }\n"
     )
     variables = {
         "MODELPLANE_CONFIG": str(config),

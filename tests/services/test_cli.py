@@ -264,7 +264,7 @@ def test_what_helps() -> None:
 async def test_services_elsewhere(machine: Machine, tmp_path: Path) -> None:
     """Named by their addresses, with the token of the platform; nothing is left in a home here."""
     address = machine.home.rpc_address()
-    names = ("TENANTS", "MEMBERS", "KEYS", "RATELIMIT", "LEDGER")
+    names = ("TENANTS", "MEMBERS", "KEYS", "RATELIMIT", "LEDGER", "REPORTS")
     elsewhere = {f"MODELPLANE_{name}_ADDRESS": str(address) for name in names} | machine.home.variables()
     home = tmp_path / "none"
     await machine.run("orgs create Acme", **elsewhere, MODELPLANE_HOME=str(home))

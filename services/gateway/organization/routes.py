@@ -3,14 +3,19 @@
 from typing import NamedTuple
 
 from modelplane.keys.v1.keys_api import KeysService
+from modelplane.ledger.v1.ledger_api import LedgerService
 from modelplane.members.v1.members_api import MembersService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
+from modelplane.reports.v1.reports_api import ReportsService
 from modelplane.tenants.v1.tenants_api import TenantsService
 from services.gateway.application import Route, Routes
 from services.gateway.organization.actors import ActorOf
 from services.gateway.organization.admin_keys import AdminKeys
 from services.gateway.organization.audit_logs import AuditLogs
+from services.gateway.organization.costs import Costs
+from services.gateway.organization.credits import Credits
 from services.gateway.organization.invites import Invites
+from services.gateway.organization.invoices import Invoices
 from services.gateway.organization.model_permissions import ModelPermissions
 from services.gateway.organization.people import READ, WRITE, people_routes
 from services.gateway.organization.project_keys import ProjectKeys
@@ -20,9 +25,11 @@ from services.gateway.organization.rate_limits import RateLimits
 from services.gateway.organization.service_accounts import ServiceAccounts
 from services.gateway.organization.spend_alerts import SpendAlerts
 from services.gateway.organization.spend_limits import SpendLimits
+from services.gateway.organization.usage import REPORTS, UsageReports
 from services.gateway.organization.users import Users
 
 AUDIT = "api.audit_logs.read"
+USAGE = "api.usage.read"
 ORGANIZATION = "/v1/organization"
 PROJECT = f"{ORGANIZATION}/projects/{{project_id}}"
 
@@ -34,6 +41,8 @@ class Administered(NamedTuple):
     members: MembersService
     keys: KeysService
     ratelimit: RateLimitService
+    ledger: LedgerService
+    reports: ReportsService
     actor_of: ActorOf
 
 
@@ -51,6 +60,8 @@ def organization_routes(to: Administered) -> Routes:
         **_project_keys(ProjectKeys(to.keys, actor_of)),
         **_service_accounts(ServiceAccounts(to.keys, actor_of)),
         **_admin_keys(AdminKeys(to.keys, actor_of)),
+        **_money(Credits(to.ledger), Invoices(to.ledger)),
+        **_reports(UsageReports(to.reports), Costs(to.reports)),
         **_spend(SpendLimits(to.tenants, actor_of), SpendAlerts(to.tenants, actor_of)),
         f"{ORGANIZATION}/audit_logs": {"GET": Route(audit_logs.list_all, "organization.audit_logs.list", AUDIT)},
     }
@@ -125,6 +136,27 @@ def _admin_keys(keys: AdminKeys) -> Routes:
             "DELETE": Route(keys.delete, f"{name}.delete", WRITE),
         },
     }
+
+
+def _money(money: Credits, invoices: Invoices) -> Routes:
+    """Modelplane's own."""
+    return {
+        f"{ORGANIZATION}/credits": {"GET": Route(money.balance, "organization.credits.retrieve", USAGE)},
+        f"{ORGANIZATION}/prices": {"GET": Route(money.prices, "organization.prices.list", USAGE)},
+        f"{ORGANIZATION}/invoices": {"GET": Route(invoices.list_all, "organization.invoices.list", USAGE)},
+        f"{ORGANIZATION}/invoices/{{invoice_id}}": {
+            "GET": Route(invoices.get, "organization.invoices.retrieve", USAGE),
+        },
+    }
+
+
+def _reports(usage: UsageReports, costs: Costs) -> Routes:
+    name = f"{ORGANIZATION}/usage"
+    routes = {
+        f"{name}/{path}": {"GET": Route(usage.endpoint(report), f"organization.usage.{path}", USAGE)}
+        for path, report in REPORTS.items()
+    }
+    return {**routes, f"{ORGANIZATION}/costs": {"GET": Route(costs.get, "organization.usage.costs", USAGE)}}
 
 
 def _spend(limits: SpendLimits, alerts: SpendAlerts) -> Routes:

@@ -29,8 +29,9 @@ async def append_for_ever(folder: Path, acknowledge: int) -> None:
     async def one_client() -> None:
         while True:
             ids = [uuid4().hex for _ in range(random.randint(1, 3))]
-            await spool.append([one.encode() + bytes(random.randint(0, 400)) for one in ids])
+            spool.append([one.encode() + bytes(random.randint(0, 400)) for one in ids])
             os.write(acknowledge, "".join(ids).encode())
+            await asyncio.sleep(0)
 
     await asyncio.gather(spool.keep_synced(), *(one_client() for _ in range(8)))
 

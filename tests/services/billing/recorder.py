@@ -10,7 +10,6 @@ from pathlib import Path
 
 from services.billing.service import serving
 from services.billing.settings import BillingSettings
-from services.billing.store import UsageStore
 from services.storage import Database
 from tests.services.billing.usages import recording, usage
 
@@ -19,7 +18,7 @@ async def main() -> None:
     database = Database(sys.argv[2])
     await database.open()
     settings = BillingSettings(drain_interval_ms=1, drain_records=20, segment_bytes=10_000)
-    async with serving(Path(sys.argv[1]), UsageStore(database), settings) as billing:
+    async with serving(Path(sys.argv[1]), database, settings) as billing:
         while True:
             made = [usage() for _ in range(5)]
             await billing.record(recording(*made))

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,9 +19,9 @@ from modelplane.usage.v1 import usage_pb2
 from services.billing.frames import encode
 from services.billing.service import Billing, serving
 from services.billing.settings import BillingSettings
-from services.billing.store import UsageStore
-from services.faults import InvalidRequest, NotFound, Unavailable
+from services.faults import InvalidRequest, NotFound, RateLimited, Unavailable
 from services.storage import Database
+from tests.services.billing import money
 from tests.services.billing.usages import asking, recording, usage
 
 Outage = Callable[[], AbstractContextManager[None]]
@@ -52,8 +53,8 @@ def outage(database_url: str, postgres: str) -> Outage:
     return away
 
 
-def billing(folder: Path, database: Database, **settings: int) -> AbstractAsyncContextManager[Billing]:
-    return serving(folder, UsageStore(database), BillingSettings(**{"retry_ms": 200} | settings))
+def billing(folder: Path, database: Database, **settings: Any) -> AbstractAsyncContextManager[Billing]:
+    return serving(folder, database, BillingSettings(**{"retry_ms": 200} | settings))
 
 
 def ledger(url: str) -> dict[str, int]:
@@ -219,3 +220,39 @@ async def test_kill_9_while_recording_and_draining_loses_nothing(
         await service.drain()
         assert acknowledged <= ledger(database_url).keys()
     assert not list(tmp_path.iterdir())
+
+
+async def test_what_could_not_be_recorded_is_not_served(tmp_path: Path, database: Database) -> None:
+    one = usage()
+    full = len(encode(one.SerializeToString()))
+    async with billing(tmp_path, database, spool_bytes=full, drain_interval_ms=NEVER_MS) as service:
+        with pytest.raises(Unavailable, match="model_not_priced"):
+            await service.hold(money.asking(model="unknown"))
+        await service.record(recording(one))
+        # That is asked first.
+        with pytest.raises(Unavailable, match="spool_full"):
+            await service.hold(money.asking(model="unknown"))
+
+
+async def test_money_goes_from_the_hold_through_the_spool_into_the_ledger(
+    tmp_path: Path, database: Database, database_url: str
+) -> None:
+    money.furnish(database_url, limit_cents=1)
+    fits = money.CENT // (100 * money.OUTPUT)
+    now_ms = time.time_ns() // 1_000_000
+    async with billing(tmp_path, database, drain_interval_ms=1) as service:
+        for _ in range(2 * fits):
+            request = money.asking(50, 50)
+            await service.hold(request)
+            record = money.used(request, 50)
+            record.started_at_ms = record.finished_at_ms = now_ms
+            await service.record(recording(record))
+        await service.drain()
+        with pytest.raises(RateLimited, match="insufficient_quota"):
+            await service.hold(money.asking())
+        with psycopg.connect(database_url) as connection:
+            spent = connection.execute("SELECT nanodollars FROM spend WHERE project_id = ''").fetchone()
+        assert spent == (money.CENT,)
+        assert money.leased(database_url) == 0
+        found = await service.get_usage(asking(request.request_id, money.ORGANIZATION))
+        assert found.nanodollars == 50 * money.OUTPUT

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from services.faults import Unavailable
 
 
 @asynccontextmanager
-async def opened(folder: Path, **settings: int) -> AsyncIterator[Spool]:
+async def opened(folder: Path, **settings: Any) -> AsyncIterator[Spool]:
     spool = Spool(folder, BillingSettings(**settings))
     await spool.open()
     try:
@@ -57,34 +58,16 @@ async def test_records_come_out_in_order_across_segments(tmp_path: Path) -> None
     items = [b"%04d" % number for number in range(100)]
     async with opened(tmp_path, segment_bytes=200) as spool:
         for item in items:
-            await spool.append([item])
+            spool.append([item])
         assert len(files(tmp_path)) > 5
         assert await drain(spool) == items
         assert [path.stat().st_size for path in files(tmp_path)] == [0]
     assert not files(tmp_path)
 
 
-async def test_one_write_serves_all_appends_of_a_turn(tmp_path: Path) -> None:
+async def test_what_was_appended_last_is_there_after_the_end(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        first, second = spool.append([b"a", b"b"]), spool.append([b"c"])
-        assert not first.done() and not files(tmp_path)
-        await first
-        assert second.done()
-        assert files(tmp_path)[0].read_bytes() == encode(b"a") + encode(b"b") + encode(b"c")
-
-
-async def test_a_caller_that_goes_away_does_not_take_others_with_it(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        tasks = [asyncio.ensure_future(spool.append([item])) for item in (b"a", b"b")]
-        tasks[0].cancel()
-        await tasks[1]
-        assert await drain(spool) == [b"a", b"b"]
-
-
-async def test_what_close_finds_pending_is_written(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
-        future = spool.append([b"late"])
-    assert future.done()
+        spool.append([b"late"])
     with pytest.raises(Unavailable, match="shutting_down"):
         spool.append([b"too late"])
     async with opened(tmp_path) as spool:
@@ -93,8 +76,8 @@ async def test_what_close_finds_pending_is_written(tmp_path: Path) -> None:
 
 async def test_living_processes_leave_each_others_files_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as one, opened(tmp_path) as other:
-        await one.append([b"one"])
-        await other.append([b"other"])
+        one.append([b"one"])
+        other.append([b"other"])
         await one.adopt()
         assert await drain(one) == [b"one"]
         await other.close()
@@ -106,31 +89,23 @@ async def test_a_full_spool_refuses_until_it_is_drained(tmp_path: Path) -> None:
     async with opened(tmp_path, spool_bytes=1000, segment_bytes=400) as spool:
         with pytest.raises(Unavailable) as caught:
             for _ in range(100):
-                await spool.append([bytes(50)])
+                spool.append([bytes(50)])
         assert caught.value.reason == "spool_full"
         assert sum(path.stat().st_size for path in files(tmp_path)) <= 1000
         assert len(await drain(spool)) == 1000 // len(encode(bytes(50)))
-        await spool.append([b"again"])
-
-
-async def test_appends_of_one_turn_cannot_overfill_it_together(tmp_path: Path) -> None:
-    async with opened(tmp_path, spool_bytes=100) as spool:
-        futures = [spool.append([bytes(30)]), spool.append([bytes(30)])]
-        with pytest.raises(Unavailable, match="spool_full"):
-            spool.append([bytes(30)])
-        await asyncio.gather(*futures)
+        spool.append([b"again"])
 
 
 async def test_a_full_disk_refuses_and_leaves_no_half_record(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
-        await spool.append([b"before"])
+        spool.append([b"before"])
         size = files(tmp_path)[0].stat().st_size
         with disk_with_room_for(size + 20):
             with pytest.raises(Unavailable) as caught:
-                await spool.append([bytes(100)])
+                spool.append([bytes(100)])
             assert caught.value.reason == "spool_unwritable"
             assert files(tmp_path)[0].stat().st_size == size
-        await spool.append([b"after"])
+        spool.append([b"after"])
         assert await drain(spool) == [b"before", b"after"]
 
 
@@ -139,7 +114,7 @@ async def test_check_says_whether_a_record_could_be_kept(tmp_path: Path) -> None
         await spool.check()
         with disk_with_room_for(100), pytest.raises(Unavailable, match="spool_unwritable"):
             await spool.check()
-        await spool.append([bytes(18)])
+        spool.append([bytes(18)])
         with pytest.raises(Unavailable, match="spool_full"):
             await spool.check()
         await drain(spool)
@@ -156,7 +131,7 @@ async def test_syncing_while_files_come_and_go(tmp_path: Path) -> None:
         syncing = asyncio.create_task(spool.keep_synced())
         found = []
         for number in range(200):
-            await spool.append([b"%020d" % number])
+            spool.append([b"%020d" % number])
             if number % 3 == 0:
                 found += await drain(spool)
         found += await drain(spool)
@@ -168,11 +143,11 @@ async def test_syncing_while_files_come_and_go(tmp_path: Path) -> None:
 async def test_after_a_failed_sync_records_go_to_a_fresh_file(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     async with opened(folder) as spool:
-        await spool.append([b"before"])
+        spool.append([b"before"])
         folder.rename(tmp_path / "elsewhere")
         await spool.sync()
         (tmp_path / "elsewhere").rename(folder)
-        await spool.append([b"after"])
+        spool.append([b"after"])
         assert len(files(folder)) == 2
         assert await drain(spool) == [b"before", b"after"]
 
@@ -180,7 +155,7 @@ async def test_after_a_failed_sync_records_go_to_a_fresh_file(tmp_path: Path) ->
 async def test_a_file_that_others_cut_short_does_not_stop_the_rest(tmp_path: Path) -> None:
     async with opened(tmp_path, segment_bytes=30) as spool:
         for item in (b"one", b"two", b"three"):
-            await spool.append([item])
+            spool.append([item])
         os.truncate(files(tmp_path)[0], 20)
         assert await drain(spool) == [b"one", b"three"]
 

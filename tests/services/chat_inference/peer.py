@@ -5,44 +5,34 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from modelplane.billing.v1.billing_pb2 import (
-    GetUsageRequest,
-    GetUsageResponse,
-    RecordRequest,
-    RecordResponse,
-)
+from modelplane.billing.v1.billing_pb2 import RecordRequest, RecordResponse
 from modelplane.chat_inference.v1.chat_inference_api import ChatInferenceService
 from modelplane.chat_inference.v1.chat_inference_pb2 import Delta, GenerateRequest, Sampling, SessionRequest
-from modelplane.usage.v1.usage_pb2 import Attribution, Usage
+from modelplane.usage.v1.usage_pb2 import Attribution
 from services.catalog import ModelSpec, ScriptSpec
 from services.chat_inference.engines.engine import Engine
 from services.chat_inference.engines.scripted import ScriptedEngine
 from services.chat_inference.service import ChatInference
 from services.chat_inference.settings import Settings
 from services.faults import Unavailable
+from tests.fakes.control import FakeBilling
 
 MODEL = "scripted"
 
 
-class Ledger:
+class Ledger(FakeBilling):
     """Billing that remembers; it fails the first `failures` calls."""
 
     def __init__(self, failures: int = 0) -> None:
+        super().__init__()
         self.failures = failures
-        self.usages: dict[str, Usage] = {}
+        self.failure = Unavailable("service_unavailable", "Billing is away.")
         self.recorded = asyncio.Event()
 
     async def record(self, request: RecordRequest, /) -> RecordResponse:
-        if self.failures:
-            self.failures -= 1
-            raise Unavailable("service_unavailable", "Billing is away.")
-        for usage in request.usages:
-            self.usages.setdefault(usage.request_id, usage)
+        response = await super().record(request)
         self.recorded.set()
-        return RecordResponse()
-
-    async def get_usage(self, request: GetUsageRequest, /) -> GetUsageResponse:
-        return GetUsageResponse(usage=self.usages[request.request_id])
+        return response
 
 
 def replica(

@@ -14,8 +14,10 @@ from modelplane.auth.v1.auth_api import AuthService
 from modelplane.billing.v1.billing_api import BillingService
 from modelplane.completions.v1.completions_api import CompletionsService
 from modelplane.keys.v1.keys_api import KeysService
+from modelplane.ledger.v1.ledger_api import LedgerService
 from modelplane.members.v1.members_api import MembersService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
+from modelplane.reports.v1.reports_api import ReportsService
 from modelplane.router.v1.router_api import RouterService
 from modelplane.router.v1.router_pb2 import ListPoolsRequest, Pool, PutPoolRequest, RegisterRequest, Replica
 from modelplane.tenants.v1.tenants_api import TenantsService
@@ -39,7 +41,8 @@ T = TypeVar("T")
 
 
 def unserved() -> dict[type[Any], object]:
-    return {TenantsService: None, MembersService: None, KeysService: None}
+    administration = (TenantsService, MembersService, KeysService, LedgerService, ReportsService)
+    return dict.fromkeys(administration)
 
 
 @dataclasses.dataclass

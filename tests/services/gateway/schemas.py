@@ -8,6 +8,9 @@ from jsonschema import Draft202012Validator
 
 _DOCUMENT = json.loads(Path(__file__).with_name("openai_schemas.json").read_text())
 
+EVENT_TYPES = frozenset(_DOCUMENT["$defs"]["AuditLogEventType"]["enum"])
+"""What the events of OpenAI's audit log are called."""
+
 
 def assert_matches(name: str, value: Any) -> None:
     """Raises AssertionError with what does not fit the schema."""

@@ -7,6 +7,7 @@ import pytest
 
 from services.storage import Database, StartError
 from services.storage.migrate import upgrade
+from tests.audited import assert_clean
 
 
 def tables(url: str) -> set[str]:
@@ -50,8 +51,8 @@ def test_organizations_from_before_there_were_tiers_keep_generous_limits(empty_d
     assert tiers == [("org-1", 5, True), ("org-2", 0, False)]
 
 
-def test_usage_from_before_there_were_prices_is_kept_and_was_free(empty_database_url: str) -> None:
-    upgrade(empty_database_url, "0004")
+async def test_usage_from_before_there_were_prices_is_kept_and_was_free(empty_database_url: str) -> None:
+    await asyncio.to_thread(upgrade, empty_database_url, "0004")
     columns = (
         "request_id, organization_id, project_id, key_id, user_id, model, service_tier, operation, outcome, "
         "input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, started_at_ms, finished_at_ms"
@@ -64,7 +65,7 @@ def test_usage_from_before_there_were_prices_is_kept_and_was_free(empty_database
                 "'chat.completions', 1, 10, 4, 20, 0, %s, %s)",
                 (f"req_{number}", at_ms, at_ms),
             )
-        upgrade(empty_database_url)
+        await asyncio.to_thread(upgrade, empty_database_url)
         kept = connection.execute(
             "SELECT request_id, input_tokens, price_id, nanodollars, transaction_xid::text FROM usage_records "
             "ORDER BY request_id"
@@ -75,6 +76,26 @@ def test_usage_from_before_there_were_prices_is_kept_and_was_free(empty_database
         ).fetchall()
     assert kept == [(f"req_{number}", 10, 0, 0, "0") for number in range(3)]
     assert hours == [(3600, 2, 20, 8, 40), (7200, 1, 10, 4, 20)]
+    await assert_clean(empty_database_url)
+
+
+async def test_what_was_paid_before_there_was_a_ledger_is_credits(empty_database_url: str) -> None:
+    await asyncio.to_thread(upgrade, empty_database_url, "0004")
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        for organization_id, payments in {"org-1": {"a": 5, "b": 7, "c": -9}, "org-2": {"a": 3}}.items():
+            connection.execute("INSERT INTO organizations (id, name) VALUES (%s, 'Old')", (organization_id,))
+            for payment_id, amount in payments.items():
+                connection.execute(
+                    "INSERT INTO payments (organization_id, id, amount_nanodollars, received_at) "
+                    "VALUES (%s, %s, %s, timestamptz '2026-01-01' + %s * interval '1 hour')",
+                    (organization_id, payment_id, amount, len(payment_id)),
+                )
+        await asyncio.to_thread(upgrade, empty_database_url)
+        left = connection.execute("SELECT id, nanodollars, remaining FROM credits ORDER BY id").fetchall()
+        balances = connection.execute("SELECT * FROM balances ORDER BY 1, 2").fetchall()
+    assert left == [("a@org-1", 5, 3), ("a@org-2", 3, 3), ("b@org-1", 7, 0)]
+    assert balances == [("org-1", "cash", 3), ("org-1", "credits", -3), ("org-2", "cash", 3), ("org-2", "credits", -3)]
+    await assert_clean(empty_database_url)
 
 
 @pytest.mark.parametrize("table", ["postings", "prices"])

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from modelplane.usage.v1 import usage_pb2 as modelplane_dot_usage_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelplane/billing/v1/billing.proto\x12\x15modelplane.billing.v1\x1a\x1fmodelplane/usage/v1/usage.proto\"\x9b\x02\n\x0bHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x35\n\x0b\x61ttribution\x18\x02 \x01(\x0b\x32 .modelplane.usage.v1.Attribution\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cservice_tier\x18\x04 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\x08\x12\x14\n\x0cinput_tokens\x18\x06 \x01(\x03\x12\x1e\n\x16\x65xpected_output_tokens\x18\x07 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\x08 \x01(\x03\x12(\n\x04\x61lso\x18\t \x01(\x0b\x32\x1a.modelplane.usage.v1.Usage\x12\x12\n\nusage_tier\x18\n \x01(\x05\"%\n\x0cHoldResponse\x12\x15\n\routput_tokens\x18\x01 \x01(\x03\":\n\rExtendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\"\'\n\x0e\x45xtendResponse\x12\x15\n\routput_tokens\x18\x01 \x01(\x03\"$\n\x0eReleaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"?\n\x11\x43heckpointRequest\x12*\n\x06usages\x18\x01 \x03(\x0b\x32\x1a.modelplane.usage.v1.Usage\"\x14\n\x12\x43heckpointResponse\";\n\rRecordRequest\x12*\n\x06usages\x18\x01 \x03(\x0b\x32\x1a.modelplane.usage.v1.Usage\"\x10\n\x0eRecordResponse\">\n\x0fGetUsageRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"g\n\x10GetUsageResponse\x12)\n\x05usage\x18\x01 \x01(\x0b\x32\x1a.modelplane.usage.v1.Usage\x12\x18\n\x0bnanodollars\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_nanodollars2\xa9\x04\n\x0e\x42illingService\x12O\n\x04Hold\x12\".modelplane.billing.v1.HoldRequest\x1a#.modelplane.billing.v1.HoldResponse\x12U\n\x06\x45xtend\x12$.modelplane.billing.v1.ExtendRequest\x1a%.modelplane.billing.v1.ExtendResponse\x12X\n\x07Release\x12%.modelplane.billing.v1.ReleaseRequest\x1a&.modelplane.billing.v1.ReleaseResponse\x12\x61\n\nCheckpoint\x12(.modelplane.billing.v1.CheckpointRequest\x1a).modelplane.billing.v1.CheckpointResponse\x12U\n\x06Record\x12$.modelplane.billing.v1.RecordRequest\x1a%.modelplane.billing.v1.RecordResponse\x12[\n\x08GetUsage\x12&.modelplane.billing.v1.GetUsageRequest\x1a\'.modelplane.billing.v1.GetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelplane/billing/v1/billing.proto\x12\x15modelplane.billing.v1\x1a\x1fmodelplane/usage/v1/usage.proto\"\x87\x02\n\x0bHoldRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x35\n\x0b\x61ttribution\x18\x02 \x01(\x0b\x32 .modelplane.usage.v1.Attribution\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cservice_tier\x18\x04 \x01(\t\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\x08\x12\x14\n\x0cinput_tokens\x18\x06 \x01(\x03\x12\x1e\n\x16\x65xpected_output_tokens\x18\x07 \x01(\x03\x12\x19\n\x11max_output_tokens\x18\x08 \x01(\x03\x12(\n\x04\x61lso\x18\t \x01(\x0b\x32\x1a.modelplane.usage.v1.Usage\"%\n\x0cHoldResponse\x12\x15\n\routput_tokens\x18\x01 \x01(\x03\":\n\rExtendRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\"\'\n\x0e\x45xtendResponse\x12\x15\n\routput_tokens\x18\x01 \x01(\x03\"$\n\x0eReleaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse\"?\n\x11\x43heckpointRequest\x12*\n\x06usages\x18\x01 \x03(\x0b\x32\x1a.modelplane.usage.v1.Usage\"\x14\n\x12\x43heckpointResponse\";\n\rRecordRequest\x12*\n\x06usages\x18\x01 \x03(\x0b\x32\x1a.modelplane.usage.v1.Usage\"\x10\n\x0eRecordResponse\">\n\x0fGetUsageRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"g\n\x10GetUsageResponse\x12)\n\x05usage\x18\x01 \x01(\x0b\x32\x1a.modelplane.usage.v1.Usage\x12\x18\n\x0bnanodollars\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_nanodollars2\xa9\x04\n\x0e\x42illingService\x12O\n\x04Hold\x12\".modelplane.billing.v1.HoldRequest\x1a#.modelplane.billing.v1.HoldResponse\x12U\n\x06\x45xtend\x12$.modelplane.billing.v1.ExtendRequest\x1a%.modelplane.billing.v1.ExtendResponse\x12X\n\x07Release\x12%.modelplane.billing.v1.ReleaseRequest\x1a&.modelplane.billing.v1.ReleaseResponse\x12\x61\n\nCheckpoint\x12(.modelplane.billing.v1.CheckpointRequest\x1a).modelplane.billing.v1.CheckpointResponse\x12U\n\x06Record\x12$.modelplane.billing.v1.RecordRequest\x1a%.modelplane.billing.v1.RecordResponse\x12[\n\x08GetUsage\x12&.modelplane.billing.v1.GetUsageRequest\x1a\'.modelplane.billing.v1.GetUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,29 +33,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelplane.billing.v1.billi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HOLDREQUEST']._serialized_start=96
-  _globals['_HOLDREQUEST']._serialized_end=379
-  _globals['_HOLDRESPONSE']._serialized_start=381
-  _globals['_HOLDRESPONSE']._serialized_end=418
-  _globals['_EXTENDREQUEST']._serialized_start=420
-  _globals['_EXTENDREQUEST']._serialized_end=478
-  _globals['_EXTENDRESPONSE']._serialized_start=480
-  _globals['_EXTENDRESPONSE']._serialized_end=519
-  _globals['_RELEASEREQUEST']._serialized_start=521
-  _globals['_RELEASEREQUEST']._serialized_end=557
-  _globals['_RELEASERESPONSE']._serialized_start=559
-  _globals['_RELEASERESPONSE']._serialized_end=576
-  _globals['_CHECKPOINTREQUEST']._serialized_start=578
-  _globals['_CHECKPOINTREQUEST']._serialized_end=641
-  _globals['_CHECKPOINTRESPONSE']._serialized_start=643
-  _globals['_CHECKPOINTRESPONSE']._serialized_end=663
-  _globals['_RECORDREQUEST']._serialized_start=665
-  _globals['_RECORDREQUEST']._serialized_end=724
-  _globals['_RECORDRESPONSE']._serialized_start=726
-  _globals['_RECORDRESPONSE']._serialized_end=742
-  _globals['_GETUSAGEREQUEST']._serialized_start=744
-  _globals['_GETUSAGEREQUEST']._serialized_end=806
-  _globals['_GETUSAGERESPONSE']._serialized_start=808
-  _globals['_GETUSAGERESPONSE']._serialized_end=911
-  _globals['_BILLINGSERVICE']._serialized_start=914
-  _globals['_BILLINGSERVICE']._serialized_end=1467
+  _globals['_HOLDREQUEST']._serialized_end=359
+  _globals['_HOLDRESPONSE']._serialized_start=361
+  _globals['_HOLDRESPONSE']._serialized_end=398
+  _globals['_EXTENDREQUEST']._serialized_start=400
+  _globals['_EXTENDREQUEST']._serialized_end=458
+  _globals['_EXTENDRESPONSE']._serialized_start=460
+  _globals['_EXTENDRESPONSE']._serialized_end=499
+  _globals['_RELEASEREQUEST']._serialized_start=501
+  _globals['_RELEASEREQUEST']._serialized_end=537
+  _globals['_RELEASERESPONSE']._serialized_start=539
+  _globals['_RELEASERESPONSE']._serialized_end=556
+  _globals['_CHECKPOINTREQUEST']._serialized_start=558
+  _globals['_CHECKPOINTREQUEST']._serialized_end=621
+  _globals['_CHECKPOINTRESPONSE']._serialized_start=623
+  _globals['_CHECKPOINTRESPONSE']._serialized_end=643
+  _globals['_RECORDREQUEST']._serialized_start=645
+  _globals['_RECORDREQUEST']._serialized_end=704
+  _globals['_RECORDRESPONSE']._serialized_start=706
+  _globals['_RECORDRESPONSE']._serialized_end=722
+  _globals['_GETUSAGEREQUEST']._serialized_start=724
+  _globals['_GETUSAGEREQUEST']._serialized_end=786
+  _globals['_GETUSAGERESPONSE']._serialized_start=788
+  _globals['_GETUSAGERESPONSE']._serialized_end=891
+  _globals['_BILLINGSERVICE']._serialized_start=894
+  _globals['_BILLINGSERVICE']._serialized_end=1447
 # @@protoc_insertion_point(module_scope)

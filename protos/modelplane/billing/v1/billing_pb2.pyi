@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HoldRequest(_message.Message):
-    __slots__ = ("request_id", "attribution", "model", "service_tier", "batch", "input_tokens", "expected_output_tokens", "max_output_tokens", "also", "usage_tier")
+    __slots__ = ("request_id", "attribution", "model", "service_tier", "batch", "input_tokens", "expected_output_tokens", "max_output_tokens", "also")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -18,7 +18,6 @@ class HoldRequest(_message.Message):
     EXPECTED_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ALSO_FIELD_NUMBER: _ClassVar[int]
-    USAGE_TIER_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     attribution: _usage_pb2.Attribution
     model: str
@@ -28,8 +27,7 @@ class HoldRequest(_message.Message):
     expected_output_tokens: int
     max_output_tokens: int
     also: _usage_pb2.Usage
-    usage_tier: int
-    def __init__(self, request_id: _Optional[str] = ..., attribution: _Optional[_Union[_usage_pb2.Attribution, _Mapping]] = ..., model: _Optional[str] = ..., service_tier: _Optional[str] = ..., batch: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., expected_output_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., also: _Optional[_Union[_usage_pb2.Usage, _Mapping]] = ..., usage_tier: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., attribution: _Optional[_Union[_usage_pb2.Attribution, _Mapping]] = ..., model: _Optional[str] = ..., service_tier: _Optional[str] = ..., batch: _Optional[bool] = ..., input_tokens: _Optional[int] = ..., expected_output_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., also: _Optional[_Union[_usage_pb2.Usage, _Mapping]] = ...) -> None: ...
 
 class HoldResponse(_message.Message):
     __slots__ = ("output_tokens",)

@@ -171,9 +171,9 @@ class CostResult(_message.Message):
     api_key_id: str
     line_item: str
     nanodollars: int
-    quantity: int
+    quantity: float
     quantity_unit: str
-    def __init__(self, project_id: _Optional[str] = ..., api_key_id: _Optional[str] = ..., line_item: _Optional[str] = ..., nanodollars: _Optional[int] = ..., quantity: _Optional[int] = ..., quantity_unit: _Optional[str] = ...) -> None: ...
+    def __init__(self, project_id: _Optional[str] = ..., api_key_id: _Optional[str] = ..., line_item: _Optional[str] = ..., nanodollars: _Optional[int] = ..., quantity: _Optional[float] = ..., quantity_unit: _Optional[str] = ...) -> None: ...
 
 class CostBucket(_message.Message):
     __slots__ = ("start_time", "end_time", "results")
@@ -210,12 +210,14 @@ class ExportUsageResponse(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[PricedUsage, _Mapping]]] = ...) -> None: ...
 
 class PricedUsage(_message.Message):
-    __slots__ = ("usage", "nanodollars")
+    __slots__ = ("usage", "nanodollars", "price_id")
     USAGE_FIELD_NUMBER: _ClassVar[int]
     NANODOLLARS_FIELD_NUMBER: _ClassVar[int]
+    PRICE_ID_FIELD_NUMBER: _ClassVar[int]
     usage: _usage_pb2.Usage
     nanodollars: int
-    def __init__(self, usage: _Optional[_Union[_usage_pb2.Usage, _Mapping]] = ..., nanodollars: _Optional[int] = ...) -> None: ...
+    price_id: int
+    def __init__(self, usage: _Optional[_Union[_usage_pb2.Usage, _Mapping]] = ..., nanodollars: _Optional[int] = ..., price_id: _Optional[int] = ...) -> None: ...
 
 class RebuildRequest(_message.Message):
     __slots__ = ("start_time", "end_time")

@@ -50,7 +50,7 @@ CREATE INDEX usage_records_by_time ON usage_records (organization_id, finished_a
 CREATE INDEX usage_records_by_transaction ON usage_records (transaction_xid, seq);
 CREATE INDEX usage_records_unpriced ON usage_records (finished_at_ms) WHERE price_id IS NULL;
 COMMENT ON COLUMN usage_records.price_id IS 'prices.id; 0 from before there were prices; null while it has none';
-COMMENT ON COLUMN usage_records.transaction_xid IS 'orders rows so that a reader who waits for its snapshot misses none';
+COMMENT ON COLUMN usage_records.transaction_xid IS 'orders rows: a reader who waits for its snapshot misses none';
 COMMENT ON COLUMN usage_records.tools IS 'calls by name of the tool';
 """
 
@@ -251,6 +251,42 @@ SELECT date_trunc('hour', to_timestamp(finished_at_ms / 1000.0), 'UTC'), organiz
     sum(output_audio_tokens), sum(output_image_tokens), sum(images), sum(audio_ms), sum(characters),
     sum(stored_byte_seconds)
 FROM usage_records GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10;
+
+-- What was paid is credits, of which nothing was used; what was paid back was paid back out of the largest.
+INSERT INTO credits (organization_id, id, kind, nanodollars, remaining, created_at)
+SELECT organization_id, id || '@' || organization_id, 'payment', amount_nanodollars, amount_nanodollars, received_at
+FROM payments WHERE amount_nanodollars > 0;
+INSERT INTO postings
+SELECT id, 'payment', organization_id, '', '', '', 'cash', 'credits', nanodollars, 0,
+    floor(extract(epoch FROM created_at) * 1000)::bigint
+FROM credits;
+DO $$
+DECLARE
+    refund payments;
+    credit credits;
+    rest bigint;
+    part bigint;
+BEGIN
+    FOR refund IN SELECT * FROM payments WHERE amount_nanodollars < 0 ORDER BY received_at, id LOOP
+        rest := -refund.amount_nanodollars;
+        FOR credit IN SELECT * FROM credits WHERE organization_id = refund.organization_id AND remaining > 0
+            ORDER BY remaining DESC, id
+        LOOP
+            EXIT WHEN rest = 0;
+            part := least(rest, credit.remaining);
+            rest := rest - part;
+            UPDATE credits SET remaining = remaining - part
+                WHERE organization_id = credit.organization_id AND id = credit.id;
+            INSERT INTO postings VALUES ('refund_' || credit.id || '_' || refund.id, 'refund', refund.organization_id,
+                '', '', '', 'credits', 'cash', part, 0, floor(extract(epoch FROM refund.received_at) * 1000)::bigint);
+        END LOOP;
+    END LOOP;
+END $$;
+INSERT INTO balances
+SELECT organization_id, account, sum(amount) FROM (
+    SELECT organization_id, debit AS account, nanodollars AS amount FROM postings
+    UNION ALL SELECT organization_id, credit, -nanodollars FROM postings
+) AS sides GROUP BY 1, 2;
 """
 
 

@@ -15,9 +15,11 @@ from openai.resources.admin.organization import AsyncOrganization
 from modelplane.auth.v1 import auth_pb2
 from modelplane.auth.v1.auth_pb2 import Principal
 from modelplane.keys.v1.keys_api import KeysService
+from modelplane.ledger.v1.ledger_api import LedgerService
 from modelplane.members.v1 import members_pb2
 from modelplane.members.v1.members_api import MembersService
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
+from modelplane.reports.v1.reports_api import ReportsService
 from modelplane.tenants.v1 import tenants_pb2
 from modelplane.tenants.v1.tenants_api import TenantsService
 from services.key_format import KeySettings
@@ -25,9 +27,13 @@ from services.keys.journal import Journal
 from services.keys.service import Keys
 from services.keys.settings import KeysSettings
 from services.keys.store import KeysStore
+from services.ledger.service import Ledger
+from services.ledger.settings import LedgerSettings
 from services.members.service import Members
 from services.members.store import MembersStore
 from services.ratelimit.settings import LimitGroup
+from services.reports.service import Reports
+from services.reports.settings import ReportsSettings
 from services.storage import Database
 from services.tenants.service import Tenants
 from services.tenants.settings import TenantsSettings
@@ -59,6 +65,8 @@ class Console:
     def __init__(self, database: Database, home: Path) -> None:
         self.database = database
         self.tenants = Tenants(TenantsStore(database), TenantsSettings())
+        self.ledger = Ledger(database, self.tenants, LedgerSettings())
+        self.reports = Reports(database, ReportsSettings())
         self.members = Members(MembersStore(database))
         self.journal = Journal(home / "revocations.jsonl")
         self.keys = Keys(KeysStore(database), self.journal, KeySettings(), KeysSettings())
@@ -68,6 +76,8 @@ class Console:
             MembersService: self.members,
             KeysService: self.keys,
             RateLimitService: self.limiter,
+            LedgerService: self.ledger,
+            ReportsService: self.reports,
         }
 
     async def found(self, name: str) -> Organization:

@@ -22,7 +22,7 @@ from tests.services.gateway.conftest import MODEL
 from tests.services.gateway.organization.conftest import Console, Organization
 
 # For everybody.
-OPEN = {"/healthz", "/readyz", "/metrics"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/v1/webhooks/payments"}
 # Models belong to nobody; a project may see those that it may use.
 NOBODYS = {"models.retrieve"}
 
@@ -68,6 +68,7 @@ class Ids:
     # Of the organisation; those of projects have one of their own.
     alert_id: str
     project_alert_id: str
+    invoice_id: str
     model: str = "small"
 
 
@@ -90,7 +91,8 @@ class Endpoint(NamedTuple):
     def fill(self, ids: dict[str, str]) -> str:
         """The path. Raises KeyError for a part that nobody has thought of."""
         given = ids | ({"alert_id": ids["project_alert_id"]} if "project_id" in self.parameters else {})
-        return self.path.format_map(given | ({"model": MODEL} if self.operation == "models.retrieve" else {}))
+        path = self.path.format_map(given | ({"model": MODEL} if self.operation == "models.retrieve" else {}))
+        return f"{path}?start_time=1" if self.operation.startswith("organization.usage.") else path
 
     @property
     def place_in_a_life(self) -> tuple[bool, bool, int]:
@@ -144,6 +146,11 @@ async def furnish(console: Console, place: Organization) -> Ids:
         (await keys.create_key(CreateKeyRequest(**owner, kind=kind, name="key", owner_id=user_id))).key.id
         for kind, owner in kinds
     ]
+    invoice_id = f"inv_{place.id}"
+    async with console.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO invoices VALUES (%s, %s, '2026-01-01', now(), 'its name', '[]', 0, 0)", (invoice_id, place.id)
+        )
     completion_id = f"chatcmpl-{place.id}"
     console.edge.completions.stored[completion_id] = StoredCompletion(
         **project, id=completion_id, model=MODEL, completion_json=b'{"id":"x"}', request_messages_json=b"[]"
@@ -158,6 +165,7 @@ async def furnish(console: Console, place: Organization) -> Ids:
         completion_id=completion_id,
         alert_id=alerts[0],
         project_alert_id=alerts[1],
+        invoice_id=invoice_id,
     )
 
 

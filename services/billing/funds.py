@@ -204,7 +204,7 @@ class Funds:
         account = want.hold.account
         if now_s < account.refused_until_s and self._now_ms() < account.month_ends_ms:
             short = want.purse_short()
-            if short is not None and not want.may_be_covered:
+            if short is not None and not want.may_be_covered and not want.shrink():
                 raise refusal(account, short)
         if now_s < self._away_until_s:
             raise Unavailable("database_unavailable", "The database cannot be reached. Try again shortly.")

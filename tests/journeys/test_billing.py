@@ -36,6 +36,14 @@ def spent(platform: PlatformProcess, project_id: str) -> int:
     return int(row[0])
 
 
+def billed(platform: PlatformProcess, project_id: str) -> int:
+    """Requests of a project in the ledger."""
+    with psycopg.connect(platform.database_url) as connection:
+        row = connection.execute("SELECT count(*) FROM usage_records WHERE project_id = %s", (project_id,)).fetchone()
+    assert row
+    return int(row[0])
+
+
 def test_usage_and_costs_add_up(scripted_platform: PlatformProcess) -> None:
     project_id, client = new_project(scripted_platform, "Adding up")
     began = int(time.time())
@@ -62,7 +70,7 @@ def test_usage_and_costs_add_up(scripted_platform: PlatformProcess) -> None:
     lines = {share["line_item"]: share["amount"]["value"] for share in shares}
     assert sum(lines.values()) == pytest.approx(expected / 1e9)
     assert f"{FAST}, output" in lines
-    assert FAST in run_command(scripted_platform, "usage", "costs")
+    assert FAST in run_command(scripted_platform, "usage", "costs", "--by", "line_item")
 
 
 def test_a_spend_limit_is_not_overrun_and_refuses_nobody_early(scripted_platform: PlatformProcess) -> None:
@@ -90,10 +98,12 @@ def test_a_spend_limit_is_not_overrun_and_refuses_nobody_early(scripted_platform
         return answer.choices[0].finish_reason
 
     ended = asyncio.run(crowd())
-    served = ended.count("stop")
-    wait_until(lambda: spent(scripted_platform, project_id) >= served * one, 10, "all is in the ledger")
-    assert spent(scripted_platform, project_id) <= CENT
-    assert served >= fit - 2, (served, fit)
+    # The last ones may have got what there was, and ended by their length.
+    served = ended.count("stop") + ended.count("length")
+    wait_until(lambda: billed(scripted_platform, project_id) == 1 + served, 10, "all is in the ledger")
+    # Near the end they take turns, and on a busy machine some lose patience.
+    assert CENT - 5 * one < spent(scripted_platform, project_id) <= CENT
+    assert served >= fit - 4, (served, fit)
     limit = admin_sdk(scripted_platform).admin.organization.projects.spend_limit
     limit.update(project_id, threshold_amount=100, currency="USD", interval="month")
     wait_until(lambda: answers(client), 3, "a raised limit lets through at once")

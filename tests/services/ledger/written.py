@@ -1,6 +1,6 @@
 """Writes a ledger in the ways in which it is written: an audit has something to say only after it was damaged."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -92,7 +92,7 @@ async def add_refund(database: Database, found: Usage) -> None:
         await add_credit(connection, organization_id, f"refund_{found.request_id}", "grant", billed.nanodollars)
 
 
-async def add_usage(database: Database, usages: Iterable[Usage]) -> None:
+async def add_usage(database: Database, usages: Sequence[Usage]) -> None:
     """Books each, and draws the credits that there are."""
     store = UsageStore(database, book)
     await store.add(await store.prepare(usages))

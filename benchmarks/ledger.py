@@ -348,7 +348,6 @@ def bars(results: dict[str, list[Measured]]) -> list[Bar]:
     return [
         Bar("ledger_records_per_s", total(drained).rate, ">=", 20_000),
         Bar("ledger_gateway_cpu_us_per_request", total(results[PATH]).cpu_us, "<=", 20),
-        Bar("ledger_longest_block_ms", max(run.block_ms for run in drained), "<=", 10),
     ]
 
 

@@ -108,15 +108,12 @@ class Hold:
 class Want:
     """An amount that is to be held for a request, or in addition."""
 
-    __slots__ = ("amount", "base", "done", "extra", "hold", "is_new", "output_tokens", "patient_until_s")
+    __slots__ = ("amount", "done", "extra", "hold", "is_new", "output_tokens", "patient_until_s")
 
-    def __init__(
-        self, hold: Hold, amount: int, extra: int, output_tokens: int, *, is_new: bool, patient_until_s: float
-    ) -> None:
+    def __init__(self, hold: Hold, amount: int, extra: int, output_tokens: int, *, is_new: bool) -> None:
         self.hold = hold
-        # Of a new request, what its prompt costs; by `patient_until_s` of the loop's clock it is decided.
-        self.base = amount - hold.tariff.tokens(0, output_tokens) if is_new else 0
-        self.patient_until_s = patient_until_s
+        # By then, of the loop's clock, it is decided.
+        self.patient_until_s = 0.0
         # `amount` pays for `output_tokens`, together with `extra` for all that there may be.
         self.amount = amount
         self.extra = extra
@@ -143,11 +140,13 @@ class Want:
         rate = self.hold.tariff.output
         if not rate:
             return False
-        tokens = (there - self.base - 1) * MILLION // rate
         had = 0 if self.is_new else self.hold.output_tokens
+        # What the prompt costs.
+        base = self.amount - self.hold.tariff.tokens(0, self.output_tokens - had)
+        tokens = (there - base - 1) * MILLION // rate
         if tokens < LEAST_TOKENS or had + tokens >= self.output_tokens:
             return False
-        amount = self.base + self.hold.tariff.tokens(0, tokens)
+        amount = base + self.hold.tariff.tokens(0, tokens)
         self.extra += self.amount - amount
         self.amount, self.output_tokens = amount, had + tokens
         return True

@@ -123,8 +123,7 @@ class Funds:
             amount = hold.tariff.tokens(0, added)
             extra = hold.tariff.tokens(0, hold.max_tokens - hold.output_tokens) - amount
             try:
-                # The engine does not wait either.
-                await self._get(Want(hold, amount, extra, tokens, is_new=False, patient_until_s=0.0))
+                await self._get(Want(hold, amount, extra, tokens, is_new=False))
             except Fault:
                 self._outcomes["cut"].inc()
                 raise
@@ -165,8 +164,7 @@ class Funds:
             raise not_priced(request.model, str(error)) from error
         account.largest = max(account.largest, amount + extra)
         hold = Hold(request, account, tariff, self._now_s() + self._settings.hold_s)
-        patient_until_s = asyncio.get_running_loop().time() + self._settings.patience_s
-        return Want(hold, amount, extra, expected, is_new=True, patient_until_s=patient_until_s)
+        return Want(hold, amount, extra, expected, is_new=True)
 
     async def _get(self, want: Want) -> None:
         """Takes what is wanted, at once or when more was leased. Faults: insufficient_quota, database_unavailable."""
@@ -208,7 +206,11 @@ class Funds:
                 raise refusal(account, short)
         if now_s < self._away_until_s:
             raise Unavailable("database_unavailable", "The database cannot be reached. Try again shortly.")
-        want.done = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if want.is_new:
+            # Who runs already does not wait: neither does the engine.
+            want.patient_until_s = loop.time() + self._settings.patience_s
+        want.done = loop.create_future()
         account.waiting.append(want)
         self._fill(account)
         try:

@@ -58,19 +58,20 @@ class Billing:
 
     async def checkpoint(self, request: billing_pb2.CheckpointRequest, /) -> billing_pb2.CheckpointResponse:
         """Faults: invalid_value, spool_full, spool_unwritable."""
-        payloads = _payloads(request.usages)
-        ids = [usage.request_id for usage in request.usages]
-        if payloads:
+        usages = list(request.usages)
+        if payloads := _payloads(usages):
+            ids = [usage.request_id for usage in usages]
             self._spool.checkpoint(list(zip(ids, payloads, strict=True)))
         return billing_pb2.CheckpointResponse()
 
     async def record(self, request: billing_pb2.RecordRequest, /) -> billing_pb2.RecordResponse:
         """Faults: invalid_value, spool_full, spool_unwritable."""
-        payloads = _payloads(request.usages)
-        if payloads:
+        # Once: every look at a repeated message makes its parts anew.
+        usages = list(request.usages)
+        if payloads := _payloads(usages):
             self._spool.append(payloads)
-            self._spool.recorded([usage.request_id for usage in request.usages])
-            for usage in request.usages:
+            self._spool.recorded([usage.request_id for usage in usages])
+            for usage in usages:
                 self._funds.settle(usage)
         return billing_pb2.RecordResponse()
 

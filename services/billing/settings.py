@@ -22,7 +22,7 @@ class BillingSettings(Group, frozen=True, kw_only=True):
     drain_interval_ms: Annotated[int, msgspec.Meta(ge=0)] = 1000
     """Milliseconds that records gather before they go to the database together."""
 
-    drain_records: Positive = 10_000
+    drain_records: Positive = 4_000
     """Most records in one database transaction, which holds the locks of their organisations' money for about 50
     microseconds a record; the more, the less each of them costs."""
 

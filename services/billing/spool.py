@@ -75,18 +75,18 @@ class Segment:
 
     def write(self, data: bytes, records: int) -> None:
         """Adds whole frames, all or none. Raises OSError."""
-        end, rest = self.size, memoryview(data)
+        size, end = len(data), self.size
         try:
-            while rest:
-                written = os.pwrite(self.fd, rest, end)
-                end, rest = end + written, rest[written:]
+            written = os.pwrite(self.fd, data, end)
+            while written < size:
+                written += os.pwrite(self.fd, data[written:], end + written)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self.fd, self.size)
             raise
         if self.drained == self.size:
             self.since_s = time.monotonic()
-        self.size = end
+        self.size = end + size
         self.records += records
 
     def empty(self) -> None:

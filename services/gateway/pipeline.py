@@ -7,7 +7,7 @@ the client, the slot is released, the reservation settled and the usage recorded
 the client was given anything costs the client nothing but time: the request is placed again elsewhere.
 
 Nothing is served for nothing: money is held before a request is placed, a stream's use is told from its first piece
-on (`checkpoints`), and an answer in one piece is given out when its record is safe. Nothing is served on credit
+on (`checkpoints`), and the end of an answer is given out when its record is safe. Nothing is served on credit
 either: a run that outgrows what is held gets more, or ends there as if by its length.
 """
 
@@ -115,7 +115,7 @@ class Pipeline:
             try:
                 fault = await self._settle_and_record(run)
             finally:
-                run.outlet.end(fault)
+                run.finish(fault)
                 self._runs.discard(run)
 
     async def _render_and_count(self, run: Run) -> Prompt:

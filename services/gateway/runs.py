@@ -153,6 +153,8 @@ class Run:
         # Choices that have ended, and whether the others were ended for want of money.
         self._finished: set[int] = set()
         self._cut = False
+        # The end of the answer.
+        self._last: Delta | None = None
         self.abortable = Abortable(self)
 
     def begin(self) -> asyncio.Future[Fault | None]:
@@ -178,26 +180,31 @@ class Run:
         # Of an answer in one piece there is no first token to be seen.
         if not self.first_delta_at and self.work.stream:
             self.first_delta_at = time.perf_counter()
-        if not self.output_tokens and self.on_first_delta and not self.whole:
+        last = delta.HasField("usage")
+        if not self.output_tokens and self.on_first_delta and not self.whole and not last:
             self.on_first_delta(self)
         self.output_tokens += delta.tokens
         if self.output_tokens > self._covered_tokens:
             self._outgrow()
-        last = delta.HasField("usage")
         if last and self._cut:
             self._complete(delta)
         elif delta.finish_reason and delta.finish_reason != FINISH_REASON_ABORT:
             self._finished.add(delta.index)
         fault = self._abort_reason or (_engine_fault(delta) if last else None)
-        if fault is None and not self.outlet.put(delta):
-            fault = slow_client()
-            self.abort(fault)
         if last:
             self.usage = delta.usage
-            # A stream has been paid for piece by piece; an answer in one piece is given out when it is recorded.
-            if fault is None and self.work.stream:
-                self.outlet.end()
+            # What says that the answer is whole, and what it used, is given out when that is recorded.
+            self._last = delta if fault is None else None
             self.end_attempt(fault)
+        elif fault is None and not self.outlet.put(delta):
+            fault = slow_client()
+            self.abort(fault)
+
+    def finish(self, fault: Fault | None) -> None:
+        """Gives out the end of the answer, which is recorded; or `fault`, which kept it from that."""
+        if fault is None and self._last is not None and not self.outlet.put(self._last):
+            fault = slow_client()
+        self.outlet.end(fault)
 
     def cut(self) -> None:
         """The engine was told to stop here: what there is by then is the answer, ended by its length."""

@@ -104,6 +104,17 @@ async def test_an_answer_in_one_piece_is_given_out_when_it_is_recorded(edge: Edg
     assert not edge.billing.checkpoints
 
 
+async def test_the_end_of_a_stream_is_given_out_when_it_is_recorded() -> None:
+    """What a client is told that it used is what is billed, whatever dies."""
+    async with running_edge(GatewaySettings(settle_timeout_s=0.2)) as edge:
+        edge.billing.failure, edge.billing.failures = Unavailable("spool_unwritable", "No."), 1000
+        await edge.add_replica()
+        response = await ask(edge, {**STREAM, "stream_options": {"include_usage": True}})
+        assert "Hello" in response.text
+        assert "spool_unwritable" in response.text
+        assert "prompt_tokens" not in response.text and "[DONE]" not in response.text
+
+
 async def test_an_answer_that_cannot_be_recorded_is_not_given_out() -> None:
     async with running_edge(GatewaySettings(settle_timeout_s=0.2)) as edge:
         edge.billing.failure, edge.billing.failures = Unavailable("spool_unwritable", "No."), 1000

@@ -42,6 +42,9 @@ class Checkpoints:
     def __len__(self) -> int:
         return len(self._open)
 
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._open
+
     def keep(self, payloads: Sequence[tuple[str, bytes]]) -> None:
         """Keeps records by request id, in place of what was kept of these before. Raises OSError."""
         now_s = time.monotonic()
@@ -104,7 +107,7 @@ class Checkpoints:
         self._fd, self._size = fd, len(data)
 
 
-def take_up(path: Path) -> tuple[int, list[bytes]] | None:
+def take_up(path: Path) -> tuple[int, list[tuple[str, bytes]]] | None:
     """The open records of a dead process's file, and its descriptor, which is to be closed when they are safe and the
     file is gone. None when the process lives. Raises OSError."""
     if (fd := claim(path)) is None:
@@ -121,7 +124,7 @@ def take_up(path: Path) -> tuple[int, list[bytes]] | None:
         found.pop(usage.request_id, None)
         if usage.attribution.organization_id:
             found[usage.request_id] = item.payload
-    return fd, list(found.values())
+    return fd, list(found.items())
 
 
 def _write(fd: int, data: bytes, at: int) -> None:

@@ -296,13 +296,18 @@ class Spool:
         )
 
     async def _take_up_checkpoints(self) -> None:
-        """Records what dead processes left open, once all that they have recorded is in the database."""
+        """Records what dead processes left open, once all that they have recorded is in the database, and all that was
+        recorded here since: the requests may have gone on."""
+        if any(segment.size > segment.drained for segment in self._segments):
+            return
         for path in self._folder.glob(f"*{OPEN_SUFFIX}"):
-            if any(self._folder.glob(f"*-{path.name[:TOKEN_CHARACTERS]}{SUFFIX}")):
+            is_undrained = any(self._folder.glob(f"*-{path.name[:TOKEN_CHARACTERS]}{SUFFIX}"))
+            if is_undrained or _age_s(path) < self._settings.orphan_s:
                 continue
             if (taken := await asyncio.to_thread(take_up, path)) is None:
                 continue
-            fd, payloads = taken
+            fd, found = taken
+            payloads = [payload for request_id, payload in found if request_id not in self._checkpoints]
             try:
                 if payloads:
                     log.info("requests that a process left open are recorded", requests=len(payloads))
@@ -398,6 +403,14 @@ def _unwritable(error: OSError) -> Unavailable:
     return Unavailable(
         "spool_unwritable", f"Usage cannot be recorded: {error.strerror or 'disk error'}.", retry_after_ms=5000
     )
+
+
+def _age_s(path: Path) -> float:
+    """Since it was last written, whatever was done to the clock; 0 when it is gone."""
+    try:
+        return abs(time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return 0.0
 
 
 def _orphans(folder: Path, ours: set[Path]) -> list[Segment]:

@@ -108,6 +108,7 @@ class Fleet:
             "MODELPLANE_RPC_TOKEN": "a secret between services",
             "MODELPLANE_AUTH_PEPPER": "a pepper",
             "MODELPLANE_GRACE_S": "10",
+            "MODELPLANE_BILLING_ORPHAN_S": "3",
             **{f"MODELPLANE_{service.upper()}_ADDRESS": control for service in CONTROL.split(",")},
             **{f"MODELPLANE_{service.upper()}_ADDRESS": money for service in MONEY.split(",")},
             # For commands.

@@ -20,7 +20,7 @@ from tests.services.billing.usages import usage
 
 
 async def opened(folder: Path, **settings: Any) -> Spool:
-    spool = Spool(folder, BillingSettings(**settings))
+    spool = Spool(folder, BillingSettings(**{"orphan_s": 0, **settings}))
     await spool.open()
     return spool
 
@@ -141,3 +141,25 @@ async def test_a_full_spool_takes_no_checkpoint(tmp_path: Path) -> None:
     assert await drain(spool) == [("kept", 7)]
     spool.refuse_if_full()
     await spool.close()
+
+
+async def test_a_request_that_goes_on_elsewhere_is_not_billed_by_what_a_dead_process_knew(tmp_path: Path) -> None:
+    """Its gateway lives, and tells the process that takes the dead one's place."""
+    first = await opened(tmp_path)
+    for request_id in ("runs", "ended", "lost"):
+        tell(first, request_id, 3)
+    await first.close()
+    second = Spool(tmp_path, BillingSettings(orphan_s=0.2))
+    await second.open()
+    assert await drain(second) == []
+    tell(second, "runs", 9)
+    second.append([usage("ended", 12).SerializeToString()])
+    await asyncio.sleep(0.25)
+    # Not before what was recorded since is in the database.
+    await second.adopt()
+    assert await drain(second) == [("ended", 12)]
+    await second.adopt()
+    assert await drain(second) == [("ended", 3), ("lost", 3)]
+    second.recorded(["runs"])
+    await second.close()
+    assert left(tmp_path) == []

@@ -54,7 +54,7 @@ class Process:
 async def process(
     folder: Path, database: Database, store: UsageStore | None = None, hold_s: float = 900.0
 ) -> AsyncIterator[Process]:
-    settings = BillingSettings(hold_s=hold_s)
+    settings = BillingSettings(hold_s=hold_s, orphan_s=0)
     spool = Spool(folder, settings)
     await spool.open()
     async with funds_of(database) as funds:

@@ -54,6 +54,8 @@ class Member:
         self.process: subprocess.Popen[bytes] | None = None
         # True while whoever keeps the fleet running should start it again when it ends.
         self.wanted = False
+        # Where the log of the running process begins.
+        self._begun = 0
         self._one_at_a_time = threading.Lock()
 
     def start(self) -> None:
@@ -65,12 +67,19 @@ class Member:
 
     def _start(self) -> None:
         with self._log.open("ab") as output:
+            self._begun = output.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "services", "serve", self._services],
                 env=self._variables,
                 stdout=output,
                 stderr=output,
             )
+
+    def serving(self) -> bool:
+        """True once the running process has started; before that it would not end in order."""
+        with self._log.open("rb") as log:
+            log.seek(self._begun)
+            return b'"event":"serving"' in log.read()
 
     def kill(self) -> None:
         """As a crash does."""
@@ -153,6 +162,9 @@ class Fleet:
 
     async def ready(self, timeout_s: float = 60) -> None:
         async with asyncio.timeout(timeout_s), httpx.AsyncClient() as http:
+            for member in self.members.values():
+                while not await asyncio.to_thread(member.serving):
+                    await asyncio.sleep(0.1)
             for url in self.urls:
                 while not await _answers(http, f"{url}/readyz"):
                     await asyncio.sleep(0.1)

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
+from google.protobuf.descriptor import ServiceDescriptor
 from prometheus_client import Gauge
 
 from services import telemetry
@@ -113,7 +114,8 @@ class Platform:
         self.database: Database | None = None
         self.serving = False
         contracts = {name: descriptor_of(load_contract(name)) for name in self.targets if SERVICES[name].contract}
-        self.server = RpcServer(self.rpc_settings, contracts)
+        protocols = [(name, load_protocol(path)) for name in self.targets for path in SERVICES[name].protocols]
+        self.server = RpcServer(self.rpc_settings, contracts, protocols)
         self._stack = AsyncExitStack()
         self._hurried = asyncio.Event()
 
@@ -160,7 +162,7 @@ class Platform:
             self.report(f"starting {name}")
             build = cast(Build, load(SERVICES[name].build))
             self._hold(name, await self._stack.enter_async_context(build(Context(self, name))))
-            if SERVICES[name].contract:
+            if SERVICES[name].contract or SERVICES[name].protocols:
                 self.server.place(name, self.objects[name])
         # What was loaded until now stays; the collector need not look at it again for every few thousand requests.
         gc.collect()
@@ -208,6 +210,12 @@ def load(path: str) -> Any:
     """The object that a row of the table names, as `module:name`."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
+
+
+def load_protocol(path: str) -> ServiceDescriptor:
+    """The descriptor of a gRPC service of others, as `module:Service` with the module of its messages."""
+    module, _, name = path.partition(":")
+    return cast(ServiceDescriptor, import_module(module).DESCRIPTOR.services_by_name[name])
 
 
 def load_contract(service: str) -> type[Any]:

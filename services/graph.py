@@ -14,6 +14,8 @@ class Service(NamedTuple):
     build: str
     contract: str | None = None
     needs: tuple[str, ...] = ()
+    # gRPC services of others' contracts that the object answers too, as `module:Service`: what Envoy asks.
+    protocols: tuple[str, ...] = ()
     # True for a service that keeps its state in PostgreSQL.
     database: bool = False
 

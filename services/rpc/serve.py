@@ -6,7 +6,7 @@ in place its calls answer `not_ready` and its health is NOT_SERVING.
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -28,11 +28,17 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class RpcServer:
-    """The process's one gRPC server. `contracts` names the services that will be put in place."""
+    """The process's one gRPC server. `contracts` names the services that will be put in place, `protocols` what some
+    of them answer besides."""
 
-    def __init__(self, settings: RpcSettings, contracts: dict[str, ServiceDescriptor]) -> None:
+    def __init__(
+        self,
+        settings: RpcSettings,
+        contracts: Mapping[str, ServiceDescriptor],
+        protocols: Iterable[tuple[str, ServiceDescriptor]] = (),
+    ) -> None:
         self._settings = settings
-        self._contracts = contracts
+        self._offered = (*contracts.items(), *protocols)
         self._objects: dict[str, object] = {}
         self._health = health_aio.HealthServicer()
         self._server = grpc.aio.server(options=channel_options(settings))
@@ -41,12 +47,12 @@ class RpcServer:
 
     async def start(self) -> None:
         """Listens; every service is NOT_SERVING. Raises OSError when the address is taken."""
-        for descriptor in self._contracts.values():
+        for _, descriptor in self._offered:
             handlers = {method.name: self._handler(descriptor, method) for method in descriptor.methods}
             generic = grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
             self._server.add_generic_rpc_handlers((generic,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [descriptor.full_name for descriptor in self._contracts.values()]
+        names = [descriptor.full_name for _, descriptor in self._offered]
         reflection.enable_server_reflection(
             (*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
             self._server,
@@ -63,7 +69,7 @@ class RpcServer:
         if path := local.stream_path(listen):
             streams = [
                 method
-                for descriptor in self._contracts.values()
+                for _, descriptor in self._offered
                 for method in descriptor.methods
                 if method.client_streaming and method.server_streaming
             ]
@@ -72,7 +78,9 @@ class RpcServer:
 
     def place(self, name: str, service: object) -> None:
         """Puts a built service in place; its calls are answered from now on."""
-        self._objects[self._contracts[name].full_name] = service
+        for offered, descriptor in self._offered:
+            if offered == name:
+                self._objects[descriptor.full_name] = service
 
     async def serving(self, serving: bool) -> None:
         """What the health service says of the process and of each of its services."""
@@ -83,7 +91,7 @@ class RpcServer:
         await asyncio.gather(self._server.stop(grace_s), *([self._local.stop(grace_s)] if self._local else []))
 
     async def _set_health(self, status: int) -> None:
-        for name in ("", *(descriptor.full_name for descriptor in self._contracts.values())):
+        for name in ("", *(descriptor.full_name for _, descriptor in self._offered)):
             await self._health.set(name, status)
 
     def _object(self, full_name: str) -> Any:

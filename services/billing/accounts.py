@@ -84,10 +84,12 @@ class Hold:
         "tariff",
     )
 
-    def __init__(self, request: HoldRequest, account: Account, tariff: Tariff, expires_s: float) -> None:
+    def __init__(
+        self, request: HoldRequest, project_id: str, account: Account, tariff: Tariff, expires_s: float
+    ) -> None:
         self.request_id = request.request_id
         self.account = account
-        self.project_id = request.attribution.project_id
+        self.project_id = project_id
         self.purse = account.project(self.project_id)
         self.tariff = tariff
         self.max_tokens = request.max_output_tokens

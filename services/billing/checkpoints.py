@@ -60,10 +60,9 @@ class Checkpoints:
         if gone:
             self._append(b"".join([frames.encode(Usage(request_id=name).SerializeToString()) for name in gone]))
 
-    def recorded(self, request_ids: Iterable[str]) -> None:
-        """Of requests whose record is safe: it goes before what is written here."""
-        for request_id in request_ids:
-            self._open.pop(request_id, None)
+    def recorded(self, request_id: str) -> None:
+        """Of a request whose record is safe: it goes before what is written here."""
+        self._open.pop(request_id, None)
 
     def overdue(self, age_s: float) -> dict[str, bytes]:
         """The records of requests without news for so long: nobody will tell their end."""

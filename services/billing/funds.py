@@ -154,16 +154,17 @@ class Funds:
         if account is None:
             account = self._accounts[who.organization_id] = Account(who.organization_id)
         account.active = True
-        expected = min(request.expected_output_tokens, request.max_output_tokens)
+        most = request.max_output_tokens
+        expected = min(request.expected_output_tokens, most)
         try:
             amount = tariff.tokens(request.input_tokens, expected)
-            extra = tariff.tokens(0, request.max_output_tokens - expected)
+            extra = tariff.tokens(0, most - expected)
             if request.HasField("also"):
                 amount += tariff.also(request.also)
         except Unpriced as error:
             raise not_priced(request.model, str(error)) from error
         account.largest = max(account.largest, amount + extra)
-        hold = Hold(request, account, tariff, self._now_s() + self._settings.hold_s)
+        hold = Hold(request, who.project_id, account, tariff, self._now_s() + self._settings.hold_s)
         return Want(hold, amount, extra, expected, is_new=True)
 
     async def _get(self, want: Want) -> None:

@@ -57,7 +57,7 @@ class Purse:
 
     @property
     def runs_low(self) -> bool:
-        return self.bounded and self.left < self.low
+        return self.bounded and self.lease - self.held - self.undrained < self.low
 
     def affords(self, amount: int) -> bool:
         return not self.bounded or amount <= self.lease - self.held - self.undrained

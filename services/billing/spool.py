@@ -172,9 +172,9 @@ class Spool:
         except OSError as error:
             self._fail(error)
 
-    def recorded(self, request_ids: list[str]) -> None:
-        """Of requests whose records were appended."""
-        self._checkpoints.recorded(request_ids)
+    def recorded(self, request_id: str) -> None:
+        """Of a request whose record was appended."""
+        self._checkpoints.recorded(request_id)
 
     def record_overdue(self, age_s: float) -> list[bytes]:
         """Records what was kept of requests whose end nobody tells. Faults: spool_full, spool_unwritable."""
@@ -183,7 +183,8 @@ class Spool:
         if payloads:
             log.warning("requests never ended and are billed as they were last seen", requests=len(payloads))
             self.append(payloads)
-            self._checkpoints.recorded(overdue)
+            for request_id in overdue:
+                self._checkpoints.recorded(request_id)
         return payloads
 
     def refuse_if_full(self) -> None:

@@ -102,7 +102,10 @@ def lines(usage: Usage, price: Price) -> list[Line]:
     found: list[Line] = []
     total = 0
     for name, quantity, rate, per in _multiplied(usage, price):
-        if amount := _amount(name, quantity, rate, per):
+        if rate is None:
+            raise Unpriced(name)
+        # Rounded half up.
+        if amount := (2 * quantity * rate + per) // (2 * per):
             # Made as the tuple that it is: a named tuple's own constructor takes twice as long.
             found.append(tuple.__new__(Line, (name, quantity, amount)))
             total += amount
@@ -119,18 +122,13 @@ def total(usage: Usage, price: Price) -> int:
         return 0
     total = 0
     for name, quantity, rate, per in _multiplied(usage, price):
-        total += _amount(name, quantity, rate, per)
+        if rate is None:
+            raise Unpriced(name)
+        total += (2 * quantity * rate + per) // (2 * per)
     total += _difference(total, usage, price)
     if usage.tools or usage.stored_byte_seconds:
         total += sum(line.nanodollars for line in _plain(usage, price))
     return total
-
-
-def _amount(name: str, quantity: int, rate: int | None, per: int) -> int:
-    """Rounded half up."""
-    if rate is None:
-        raise Unpriced(name)
-    return (2 * quantity * rate + per) // (2 * per)
 
 
 def _difference(total: int, usage: Usage, price: Price) -> int:
@@ -153,8 +151,9 @@ def _multiplied(usage: Usage, price: Price) -> list[tuple[str, int, int | None, 
     if quantity := usage.input_audio_tokens:
         rest -= quantity
         used.append(("input_audio", quantity, price.input_audio, MILLION))
-    # Cached tokens are not told apart by what they stand for: what is left of the prompt bounds the images.
-    if quantity := min(usage.input_image_tokens, max(0, rest)):
+    if (quantity := usage.input_image_tokens) and rest > 0:
+        # Cached tokens are not told apart by what they stand for: what is left of the prompt bounds the images.
+        quantity = min(quantity, rest)
         rest -= quantity
         used.append(("input_image", quantity, price.input_image, MILLION))
     if rest > 0:

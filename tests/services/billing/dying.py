@@ -22,7 +22,7 @@ async def main() -> None:
         tell(request_id, 1)
     tell("running", 5)
     spool.append([usage("recorded", 20).SerializeToString()])
-    spool.recorded(["recorded"])
+    spool.recorded("recorded")
     spool.forget(["released"])
     tell("recorded-later", 9)
     # Dies after the write and before anybody knows of it.

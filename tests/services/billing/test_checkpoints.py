@@ -64,7 +64,7 @@ async def test_a_living_process_keeps_its_own(tmp_path: Path) -> None:
     tell(first, "a")
     await second.adopt()
     assert await drain(second) == []
-    first.recorded(["a"])
+    first.recorded("a")
     await first.close()
     await second.close()
     assert left(tmp_path) == []
@@ -89,7 +89,7 @@ async def test_a_request_that_nobody_ends_is_recorded_in_time(tmp_path: Path) ->
     assert await drain(spool) == [("old", 4)]
     spool.record_overdue(0.04)
     assert await drain(spool) == []
-    spool.recorded(["young"])
+    spool.recorded("young")
     await spool.close()
 
 
@@ -99,7 +99,7 @@ async def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pyte
     tell(spool, "long", 1)
     for number in range(500):
         tell(spool, f"short-{number}")
-        spool.recorded([f"short-{number}"])
+        spool.recorded(f"short-{number}")
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 12_000
     tell(spool, "long", 2)
     await spool.close()
@@ -125,7 +125,7 @@ async def test_a_folder_that_takes_nothing_refuses_and_recovers(tmp_path: Path) 
     await asyncio.sleep(1.1)
     spool.refuse_if_full()
     tell(spool, "a")
-    spool.recorded(["a"])
+    spool.recorded("a")
     await spool.close()
 
 
@@ -160,6 +160,6 @@ async def test_a_request_that_goes_on_elsewhere_is_not_billed_by_what_a_dead_pro
     assert await drain(second) == [("ended", 12)]
     await second.adopt()
     assert await drain(second) == [("ended", 3), ("lost", 3)]
-    second.recorded(["runs"])
+    second.recorded("runs")
     await second.close()
     assert left(tmp_path) == []

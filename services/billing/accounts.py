@@ -3,7 +3,6 @@
 import asyncio
 from typing import Final
 
-from modelplane.billing.v1.billing_pb2 import HoldRequest
 from services.billing.prices import Tariff
 from services.billing.purse import Bound, Purse
 from services.faults import Fault, RateLimited
@@ -85,15 +84,24 @@ class Hold:
     )
 
     def __init__(
-        self, request: HoldRequest, project_id: str, account: Account, tariff: Tariff, expires_s: float
+        self,
+        request_id: str,
+        project_id: str,
+        account: Account,
+        *,
+        tariff: Tariff,
+        max_tokens: int,
+        step: int,
+        expires_s: float,
     ) -> None:
-        self.request_id = request.request_id
+        self.request_id = request_id
         self.account = account
         self.project_id = project_id
         self.purse = account.project(self.project_id)
         self.tariff = tariff
-        self.max_tokens = request.max_output_tokens
-        self.step = min(max(request.expected_output_tokens, LEAST_STEP), MOST_STEP)
+        self.max_tokens = max_tokens
+        # Output tokens by which it is extended.
+        self.step = step
         self.expires_s = expires_s
         self.amount = 0
         self.excess = 0

@@ -25,7 +25,7 @@ from prometheus_client import Counter, Gauge
 from modelplane.billing.v1.billing_pb2 import ExtendRequest, HoldRequest
 from modelplane.usage.v1.usage_pb2 import Usage
 from services import telemetry
-from services.billing.accounts import Account, Hold, Want, refusal
+from services.billing.accounts import LEAST_STEP, MOST_STEP, Account, Hold, Want, refusal
 from services.billing.prices import Prices, Tariff, not_priced
 from services.billing.purse import Bound, Need, Purse, admit, ahead, pace, size, tightest
 from services.billing.settings import BillingSettings
@@ -33,7 +33,7 @@ from services.billing.store.funds import FundsStore, Standing, Terms
 from services.billing.store.prices import Connection
 from services.billing.store.usage import Cost
 from services.billing.tasks import end
-from services.faults import Fault, Internal, Unavailable
+from services.faults import Fault, Internal, InvalidRequest, Unavailable
 from services.pricing.cost import Unpriced
 
 log = telemetry.logger(__name__)
@@ -93,7 +93,8 @@ class Funds:
 
     async def hold(self, request: HoldRequest) -> int:
         """The output tokens that what is held pays for. Faults as the contract has them."""
-        held = self._holds.get(request.request_id)
+        request_id = request.request_id
+        held = self._holds.get(request_id)
         if held is not None:
             return held.output_tokens
         try:
@@ -101,13 +102,13 @@ class Funds:
             if tariff.free:
                 self._outcomes["free"].inc()
                 return request.max_output_tokens
-            want = self._want(request, tariff)
-            await self._get(want)
+            hold, amount, extra, expected = self._wanted(request_id, request, tariff)
+            if not self._take_at_once(hold, amount, extra, expected, is_new=True):
+                await self._wait(Want(hold, amount, extra, expected, is_new=True))
         except Fault as fault:
             outcome = {"model_not_priced": "unpriced", "insufficient_quota": "refused"}.get(fault.reason)
             self._outcomes[outcome or "unavailable"].inc()
             raise
-        hold = want.hold
         self._outcomes["part" if hold.output_tokens < hold.max_tokens else "whole"].inc()
         return hold.output_tokens
 
@@ -123,7 +124,8 @@ class Funds:
             amount = hold.tariff.tokens(0, added)
             extra = hold.tariff.tokens(0, hold.max_tokens - hold.output_tokens) - amount
             try:
-                await self._get(Want(hold, amount, extra, tokens, is_new=False))
+                if not self._take_at_once(hold, amount, extra, tokens, is_new=False):
+                    await self._wait(Want(hold, amount, extra, tokens, is_new=False))
             except Fault:
                 self._outcomes["cut"].inc()
                 raise
@@ -148,11 +150,15 @@ class Funds:
             account.purse.use(cost)
             account.project(usage.attribution.project_id).use(cost)
 
-    def _want(self, request: HoldRequest, tariff: Tariff) -> Want:
+    def _wanted(self, request_id: str, request: HoldRequest, tariff: Tariff) -> tuple[Hold, int, int, int]:
+        """Who wants, the amount, what the worst case costs beyond it, and the output tokens that the amount buys."""
         who = request.attribution
-        account = self._accounts.get(who.organization_id)
+        organization_id = who.organization_id
+        if not request_id or not organization_id:
+            raise InvalidRequest("invalid_value", "A hold needs a request id and an organization.")
+        account = self._accounts.get(organization_id)
         if account is None:
-            account = self._accounts[who.organization_id] = Account(who.organization_id)
+            account = self._accounts[organization_id] = Account(organization_id)
         account.active = True
         most = request.max_output_tokens
         expected = min(request.expected_output_tokens, most)
@@ -164,31 +170,32 @@ class Funds:
         except Unpriced as error:
             raise not_priced(request.model, str(error)) from error
         account.largest = max(account.largest, amount + extra)
-        hold = Hold(request, who.project_id, account, tariff, self._now_s() + self._settings.hold_s)
-        return Want(hold, amount, extra, expected, is_new=True)
+        step = min(max(expected, LEAST_STEP), MOST_STEP)
+        expires_s = self._now_s() + self._settings.hold_s
+        hold = Hold(request_id, who.project_id, account, tariff=tariff, max_tokens=most, step=step, expires_s=expires_s)
+        return hold, amount, extra, expected
 
-    async def _get(self, want: Want) -> None:
-        """Takes what is wanted, at once or when more was leased. Faults: insufficient_quota, database_unavailable."""
-        account, now_s = want.hold.account, self._now_s()
-        if now_s >= account.expires_s or not self._take(want):
-            await self._wait(want, now_s)
-        elif (account.purse.runs_low or want.hold.purse.runs_low) and now_s >= account.filled_s + REFILL_S:
+    def _take_at_once(self, hold: Hold, amount: int, extra: int, output_tokens: int, *, is_new: bool) -> bool:
+        """As `_take`, while the leases last; sees to it that the purses do not run empty."""
+        account, now_s = hold.account, self._now_s()
+        if now_s >= account.expires_s or not self._take(hold, amount, extra, output_tokens, is_new=is_new):
+            return False
+        if (account.purse.runs_low or hold.purse.runs_low) and now_s >= account.filled_s + REFILL_S:
             self._fill(account)
+        return True
 
-    def _take(self, want: Want) -> bool:
+    def _take(self, hold: Hold, amount: int, extra: int, output_tokens: int, *, is_new: bool) -> bool:
         """Takes what is wanted out of both purses, and the worst case where it is to spare."""
-        hold = want.hold
-        if want.is_new and hold.request_id in self._holds:
+        if is_new and hold.request_id in self._holds:
             return True
         organization, project = hold.account.purse, hold.purse
-        amount, extra = want.amount, want.extra
         if not (organization.affords(amount) and project.affords(amount)):
             return False
         if organization.spares(amount, extra) and project.spares(amount, extra):
             amount, hold.output_tokens = amount + extra, hold.max_tokens
         else:
-            extra, hold.output_tokens = 0, want.output_tokens
-        if want.is_new:
+            extra, hold.output_tokens = 0, output_tokens
+        if is_new:
             self._holds[hold.request_id] = hold
         elif hold.request_id not in self._holds:
             # It has ended meanwhile.
@@ -199,8 +206,9 @@ class Funds:
         hold.excess += extra
         return True
 
-    async def _wait(self, want: Want, now_s: float) -> None:
-        account = want.hold.account
+    async def _wait(self, want: Want) -> None:
+        """Takes what is wanted when more was leased. Faults: insufficient_quota, database_unavailable."""
+        account, now_s = want.hold.account, self._now_s()
         if now_s < account.refused_until_s and self._now_ms() < account.month_ends_ms:
             short = want.purse_short()
             if short is not None and not want.may_be_covered and not want.shrink():
@@ -279,7 +287,7 @@ class Funds:
         for want in account.waiting[:]:
             done = want.done
             assert done is not None
-            if done.done() or self._take(want):
+            if done.done() or self._take(want.hold, want.amount, want.extra, want.output_tokens, is_new=want.is_new):
                 account.waiting.remove(want)
                 if not done.done():
                     done.set_result(None)

@@ -43,8 +43,6 @@ class Billing:
         """Faults: invalid_value, model_not_priced, insufficient_quota, spool_full, spool_unwritable,
         database_unavailable."""
         self._spool.refuse_if_full()
-        if not request.request_id or not request.attribution.organization_id:
-            raise InvalidRequest("invalid_value", "A hold needs a request id and an organization.")
         return billing_pb2.HoldResponse(output_tokens=await self._funds.hold(request))
 
     async def extend(self, request: billing_pb2.ExtendRequest, /) -> billing_pb2.ExtendResponse:

@@ -132,7 +132,8 @@ class Spool:
         """
         if self._closed:
             raise Unavailable("shutting_down", "Billing is shutting down.")
-        data = b"".join([frames.encode(payload) for payload in payloads])
+        # Mostly it is one.
+        data = frames.encode(payloads[0]) if len(payloads) == 1 else b"".join(map(frames.encode, payloads))
         size = len(data)
         if self._bytes + size > self._settings.spool_bytes:
             raise self._full()

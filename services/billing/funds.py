@@ -97,6 +97,8 @@ class Funds:
         held = self._holds.get(request_id)
         if held is not None:
             return held.output_tokens
+        if not request_id:
+            raise InvalidRequest("invalid_value", "A hold needs a request id.")
         try:
             tariff = self._prices.tariff(request.model, request.service_tier, request.batch, self._now_ms())
             if tariff.free:
@@ -154,8 +156,8 @@ class Funds:
         """Who wants, the amount, what the worst case costs beyond it, and the output tokens that the amount buys."""
         who = request.attribution
         organization_id = who.organization_id
-        if not request_id or not organization_id:
-            raise InvalidRequest("invalid_value", "A hold needs a request id and an organization.")
+        if not organization_id:
+            raise InvalidRequest("invalid_value", "A hold needs an organization.")
         account = self._accounts.get(organization_id)
         if account is None:
             account = self._accounts[organization_id] = Account(organization_id)

@@ -41,7 +41,8 @@ their own process.
 MODELS: Final = """
 ## Models
 
-`MODELPLANE_CONFIG` names a TOML file with a `[[models]]` table for each model.
+`MODELPLANE_CONFIG` names a TOML file with a `[[models]]` table for each model, or a folder of such files; see
+[Models](models.md).
 
 """
 SCRIPT: Final = """
@@ -178,7 +179,7 @@ class Metric(NamedTuple):
 
 def metric_calls() -> Iterator[Metric]:
     """Every metric that a module makes, as its source has it."""
-    for path in sorted((ROOT / "services").rglob("*.py")):
+    for path in sorted(path for folder in ("services", "operators") for path in (ROOT / folder).rglob("*.py")):
         for node in ast.parse(path.read_text()).body:
             call = node.value if isinstance(node, ast.Assign) else None
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):

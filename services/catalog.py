@@ -1,13 +1,19 @@
 """The models that this installation serves, as its operator configured them.
 
 One list, read by whoever needs a model's facts: `pools` starts its replicas, `tokenizer` loads its tokenizer,
-the replica loads its weights. An alias is another name for the same pool and never appears in a bill.
+the gateway knows its aliases. An alias is another name for the same pool and never appears in a bill.
+
+The list is live: `following` gives a process's catalogue what its files say now. What it keeps true: it changes as
+a whole and only to a list that is valid; a model that did not change stays the same object; whoever subscribed is
+told after each change. What a model says at one moment may be gone at the next, so nobody keeps a copy.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -96,7 +102,19 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Replicas that always run; with 0 the first request waits until one has started."""
 
     max_replicas: int = 1
-    """Most replicas. Between the two the pool follows its queue."""
+    """Most replicas. Between the two the pool follows its queue and its load."""
+
+    target_tokens_per_s: float = 0.0
+    """Output tokens a second that one replica should make: above it the pool grows, well below it the pool shrinks.
+    0: the pool follows only how many of its slots are taken, and its queue."""
+
+    surge: int = 1
+    """Replicas beyond `max_replicas` that may run while a changed model's replicas are replaced: 1, or 0 on a machine
+    that has no room for one more, where each is stopped before its successor starts."""
+
+    revision: str = ""
+    """Any text. A new one replaces the replicas one by one, as every change does that they depend on: for what no
+    other key shows, such as new files in the folder of the weights or another image of the machines."""
 
     slots: int = 64
     """Requests that one replica runs at once; more wait in the router's queue."""
@@ -132,6 +150,9 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     gpus: float = 0.0
     """GPUs that Ray gives to a replica."""
 
+    resources: dict[str, float] = {}
+    """Ray's custom resources that a replica takes, such as `{ "pool-small" = 1 }`: it runs where they are offered."""
+
     engine_args: dict[str, Any] = {}
     """Passed on to vLLM's engine arguments."""
 
@@ -152,17 +173,39 @@ DEFAULT_MODEL = ModelSpec(
 )
 
 
-class Catalog:
-    """The configured models, by name and alias."""
+Listener = Callable[[], None]
+MappedT = TypeVar("MappedT")
 
-    def __init__(self, models: tuple[ModelSpec, ...]) -> None:
+# What a replica does not depend on: to change one of these starts nothing anew.
+_BESIDE: Final = frozenset(
+    (
+        *("aliases", "owned_by", "created_at", "min_replicas", "max_replicas", "target_tokens_per_s"),
+        *("surge", "free", "price", "default_output_tokens"),
+    )
+)
+
+
+def generation(spec: ModelSpec) -> str:
+    """A mark that changes when something changes that a replica of the model depends on."""
+    facts = {name: getattr(spec, name) for name in spec.__struct_fields__ if name not in _BESIDE}
+    return sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()[:10]
+
+
+class Catalog:
+    """The configured models, by name and alias. Raises SettingsError for a name that is there twice.
+
+    `tables` is everything that the files say, for those who read other tables of them. In a `fluid` one models come
+    and go at any time, so one that cannot be served, or that is not there yet, must not keep the others from work.
+    """
+
+    def __init__(
+        self, models: tuple[ModelSpec, ...], tables: Mapping[str, Any] | None = None, fluid: bool = False
+    ) -> None:
         self._models = models
-        self._by_name: dict[str, ModelSpec] = {}
-        for model in models:
-            for name in (model.name, *model.aliases):
-                if name in self._by_name:
-                    raise SettingsError(f"the model name {name!r} is configured twice")
-                self._by_name[name] = model
+        self._by_name = _named(models)
+        self.tables: Mapping[str, Any] = tables or {}
+        self.fluid = fluid
+        self._listeners: list[Listener] = []
 
     def get(self, name: str) -> ModelSpec | None:
         return self._by_name.get(name)
@@ -170,16 +213,93 @@ class Catalog:
     def __iter__(self) -> Iterator[ModelSpec]:
         return iter(self._models)
 
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Calls `listener` after each change until what this returns is called. It must not raise."""
+        self._listeners.append(listener)
+
+        def end() -> None:
+            with suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return end
+
+    def replace(self, other: "Catalog") -> None:
+        """Takes over what another catalogue says, and tells everyone."""
+        models = tuple(self._kept(spec) for spec in other)
+        self._by_name = _named(models)
+        self._models, self.tables = models, other.tables
+        for listener in list(self._listeners):
+            listener()
+
+    def _kept(self, spec: ModelSpec) -> ModelSpec:
+        known = self._by_name.get(spec.name)
+        return known if known == spec else spec
+
     @staticmethod
     def load(settings: PlatformSettings) -> "Catalog":
-        """Reads the configured file, or serves the default model when there is none."""
+        """Reads the configured file or folder, or serves the default model when there is none."""
         if settings.config is None:
             return Catalog((DEFAULT_MODEL,))
+        return Catalog.parse(read(settings.config), settings.config)
+
+    @staticmethod
+    def parse(files: Mapping[Path, bytes], config: Path) -> "Catalog":
+        """The catalogue of what `read` gave. Raises SettingsError naming what cannot be used."""
+        tables: dict[str, Any] = {}
+        models: list[ModelSpec] = []
+        for path, content in files.items():
+            try:
+                own = tomllib.loads(content.decode())
+            except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise SettingsError(f"MODELPLANE_CONFIG {path}: {error}") from error
+            models += _models(own, path)
+            _join(tables, own, path)
+        fluid = config not in files
+        # A folder may be empty until the first model is put there.
+        if not models and not fluid:
+            raise SettingsError(f"{config}: add at least one [[models]] table")
         try:
-            tables = tomllib.loads(settings.config.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise SettingsError(f"MODELPLANE_CONFIG {settings.config}: {error}") from error
-        return Catalog(_models(tables, settings.config))
+            return Catalog(tuple(models), tables, fluid)
+        except SettingsError as error:
+            raise SettingsError(f"{config}: {error}") from error
+
+
+def read(config: Path) -> Mapping[Path, bytes]:
+    """The contents of the configured file, or of every *.toml of the configured folder, in the order of their names.
+
+    A folder that is mounted from Kubernetes is read through its link `..data`, which moves at once, so that what
+    belongs together is seen together. Raises SettingsError.
+    """
+    try:
+        if not config.is_dir():
+            return {config: config.read_bytes()}
+        linked = config / "..data"
+        folder = linked.resolve(strict=True) if linked.is_symlink() else config
+        paths = sorted(path for path in folder.glob("*.toml") if not path.name.startswith("."))
+        return {config / path.name: path.read_bytes() for path in paths}
+    except OSError as error:
+        raise SettingsError(f"MODELPLANE_CONFIG {config}: {error}") from error
+
+
+def _join(tables: dict[str, Any], more: Mapping[str, Any], path: Path) -> None:
+    """Adds a file's tables: lists become one list, and anything else is said once."""
+    for name, value in more.items():
+        if name not in tables:
+            tables[name] = value
+        elif isinstance(value, list) and isinstance(tables[name], list):
+            tables[name] = [*tables[name], *value]
+        else:
+            raise SettingsError(f"MODELPLANE_CONFIG {path}: {name!r} is in another file too")
+
+
+def _named(models: tuple[ModelSpec, ...]) -> dict[str, ModelSpec]:
+    by_name: dict[str, ModelSpec] = {}
+    for model in models:
+        for name in (model.name, *model.aliases):
+            if name in by_name:
+                raise SettingsError(f"the model name {name!r} is configured twice")
+            by_name[name] = model
+    return by_name
 
 
 def _models(tables: Mapping[str, Any], path: Path) -> tuple[ModelSpec, ...]:
@@ -187,16 +307,46 @@ def _models(tables: Mapping[str, Any], path: Path) -> tuple[ModelSpec, ...]:
         models = msgspec.convert(tables.get("models", []), tuple[ModelSpec, ...])
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path}: models: {error}") from error
-    if not models:
-        raise SettingsError(f"{path}: add at least one [[models]] table")
     for model in models:
-        if model.vision and model.engine != "vllm":
-            raise SettingsError(f"{path}: {model.name}: only models on vLLM see images")
-        if not 0 <= model.min_replicas <= model.max_replicas or model.max_replicas < 1 or model.slots < 1:
-            raise SettingsError(
-                f"{path}: {model.name}: 0 <= min_replicas <= max_replicas, 1 <= max_replicas, 1 <= slots"
-            )
+        if complaint := _complaint(model):
+            raise SettingsError(f"{path}: {model.name}: {complaint}")
     return models
+
+
+def _complaint(model: ModelSpec) -> str:
+    """What is wrong with a model's values, "" when nothing is."""
+    if not model.name:
+        return "a model needs a name"
+    if model.vision and model.engine != "vllm":
+        return "only models on vLLM see images"
+    if not 0 <= model.min_replicas <= model.max_replicas or model.max_replicas < 1 or model.slots < 1:
+        return "0 <= min_replicas <= max_replicas, 1 <= max_replicas, 1 <= slots"
+    if model.surge not in (0, 1) or model.target_tokens_per_s < 0:
+        return "surge is 0 or 1, and target_tokens_per_s not negative"
+    if any(not name or amount <= 0 for name, amount in model.resources.items()):
+        return "resources have names, and amounts above 0"
+    return ""
+
+
+class Derived(Mapping[str, MappedT]):
+    """A mapping that is made from the catalogue, and made anew when that has changed."""
+
+    def __init__(self, catalog: Catalog, make: Callable[[Catalog], Mapping[str, MappedT]]) -> None:
+        self._now = make(catalog)
+
+        def renew() -> None:
+            self._now = make(catalog)
+
+        catalog.subscribe(renew)
+
+    def __getitem__(self, key: str) -> MappedT:
+        return self._now[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now)
+
+    def __len__(self) -> int:
+        return len(self._now)
 
 
 def checkpoint_directory(spec: ModelSpec, cache: Path) -> Path:

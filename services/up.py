@@ -88,7 +88,7 @@ async def _announce(platform: Platform, home: Home, progress: Progress) -> None:
     home.write_rpc_address(platform.server.address)
     await _ready(platform, progress)
     progress.end()
-    print(_banner(credentials, next(iter(platform.catalog)).name), flush=True)
+    print(_banner(credentials, next(iter(platform.catalog), DEFAULT_MODEL).name), flush=True)
 
 
 async def _credentials(platform: Platform, home: Home, base_url: str) -> Credentials:

@@ -102,10 +102,15 @@ class Runner:
         self._spec = spec
         self._running: dict[str, Run] = {}
         self._draining = False
+        self._ended_tokens = 0
         RUNNING_REQUESTS.labels(spec.name).set_function(lambda: len(self._running))
         self._generated = GENERATED_TOKENS.labels(spec.name)
         self._first_token = FIRST_TOKEN.labels(spec.name)
         self._token_step = TOKEN_STEP.labels(spec.name)
+
+    def output_tokens(self) -> int:
+        """All that was generated until now."""
+        return self._ended_tokens + sum([run.meter.output_tokens for run in self._running.values()])
 
     def request_ids(self) -> list[str]:
         return list(self._running)
@@ -199,6 +204,7 @@ class Runner:
     def _end(self, run: Run, outcome: Outcome, fault: Fault | None) -> None:
         del self._running[run.request.request_id]
         self._generated.inc(run.meter.output_tokens)
+        self._ended_tokens += run.meter.output_tokens
         reasoning_tokens = run.splitter.reasoning_tokens if run.splitter else 0
         run.usage = run.meter.usage(outcome, now_ms(), reasoning_tokens)
         run.ended_at = time.monotonic()

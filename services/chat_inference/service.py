@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 from prometheus_client import Gauge
 
 from modelplane.billing.v1.billing_api import BillingService
@@ -29,6 +30,7 @@ from services.chat_inference.reporting import UsageReporter
 from services.chat_inference.runs import Runner
 from services.chat_inference.sessions import Session
 from services.chat_inference.settings import Settings
+from services.chat_inference.weights import prepare
 from services.compose import Context
 from services.faults import Unavailable
 from services.settings import SettingsError
@@ -52,6 +54,8 @@ class ChatInference:
         self._reporter = UsageReporter(billing, settings.usage_grace_ms / 1000, settings.usage_attempts)
         self._sessions: set[Session] = set()
         self._registration: Registration | None = None
+        # When the tokens were last counted, in monotonic seconds, and how many there were.
+        self._counted = time.monotonic(), 0
 
     async def session(self, requests: AsyncIterator[SessionRequest], /) -> AsyncIterator[SessionResponse]:
         session = self._open()
@@ -81,7 +85,14 @@ class ChatInference:
         """What the router is told with every heartbeat."""
         cache_used = self._engine.cache_used()
         CACHE_USED.labels(self._spec.name).set(cache_used)
-        return Load(request_ids=self._runner.request_ids(), cache_used=cache_used, healthy=self._engine.healthy())
+        (before_s, before), counted = self._counted, (time.monotonic(), self._runner.output_tokens())
+        self._counted = counted
+        return Load(
+            request_ids=self._runner.request_ids(),
+            cache_used=cache_used,
+            healthy=self._engine.healthy(),
+            output_tokens_per_s=(counted[1] - before) / max(counted[0] - before_s, 1e-3),
+        )
 
     async def ping(self) -> None:
         if not self._engine.healthy():
@@ -128,9 +139,11 @@ class ChatInference:
             leaving.add_done_callback(lambda _: self._sessions.discard(session))
 
 
-def choose_model(catalog: Catalog, name: str) -> ModelSpec:
+def choose_model(catalog: Catalog, name: str, described: str = "") -> ModelSpec:
     """The model to serve. Raises SettingsError for a name that the catalogue does not have."""
-    spec = catalog.get(name) if name else next(iter(catalog))
+    if described:
+        return msgspec.json.decode(described, type=ModelSpec)
+    spec = catalog.get(name) if name else next(iter(catalog), None)
     if spec is None:
         names = ", ".join(model.name for model in catalog)
         raise SettingsError(f"MODELPLANE_CHAT_INFERENCE_MODEL={name!r} is not in the catalogue, which has {names}")
@@ -140,8 +153,10 @@ def choose_model(catalog: Catalog, name: str) -> ModelSpec:
 @asynccontextmanager
 async def build(context: Context) -> AsyncIterator[ChatInference]:
     settings = context.settings(Settings)
-    spec = choose_model(context.catalog, settings.model)
-    engine = make_engine(spec, checkpoint_directory(spec, context.platform.cache_directory()), settings)
+    spec = choose_model(context.catalog, settings.model, settings.spec)
+    cache = context.platform.cache_directory()
+    await prepare(spec, cache, context.report)
+    engine = make_engine(spec, checkpoint_directory(spec, cache), settings)
     began = time.monotonic()
     try:
         await engine.start(context.report)

@@ -6,12 +6,16 @@ from services.settings import Group
 
 
 class Settings(Group, frozen=True, kw_only=True):
-    """What a model replica serves, and how it keeps in touch. `pools` sets the first two for those that it starts."""
+    """What a model replica serves, and how it keeps in touch. `pools` sets the first three for those that it starts."""
 
     group: ClassVar[str] = "chat_inference"
 
     model: str = ""
     """Name of the model in the catalogue. Default: the first one there."""
+
+    spec: str = ""
+    """What the catalogue said of the model when this replica was wanted, as JSON: it may say something else by the
+    time that the replica reads it, or be out of reach. Default: what the catalogue says."""
 
     replica_id: str = ""
     """Name of this replica, unique among all; a new one for each start. Default: drawn at random."""

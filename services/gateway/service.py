@@ -6,11 +6,10 @@ sessions to the replicas closed. Signals belong to the platform, not to the HTTP
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from hashlib import sha256
 
-import msgspec
 import uvicorn
 
 from modelplane.auth.v1.auth_api import AuthService
@@ -26,7 +25,7 @@ from modelplane.router.v1.router_api import RouterService
 from modelplane.tenants.v1.tenants_api import TenantsService
 from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
 from services import telemetry
-from services.catalog import Catalog
+from services.catalog import Catalog, Derived, generation
 from services.compose import Context
 from services.faults import Unavailable
 from services.gateway.access import Access
@@ -83,6 +82,7 @@ class Gateway:
         archive: Archive,
         listener: socket.socket,
         keep_alive_s: float,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self._pipeline = pipeline
         self._archive = archive
@@ -98,10 +98,11 @@ class Gateway:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=int(keep_alive_s),
+                ssl_context_factory=(lambda _config, _default: tls) if tls else None,
             )
         )
         host, port = listener.getsockname()[:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
         self._task = asyncio.create_task(self._server.serve([listener]))
 
     async def listening(self) -> None:
@@ -139,6 +140,7 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
     payments_webhook = PaymentsWebhook(ledger, settings.payment_webhook_secrets)
     router = context.need(RouterService)
     ratelimit = context.need(RateLimitService)
+    tls = context.server_tls() if settings.tls else None
     listener = _listen(context.platform.host, context.platform.port, settings.write_timeout_s)
     downloads = context.settings(DownloadSettings)
     downloader = Downloader(downloads)
@@ -157,11 +159,12 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
     completions = context.need(CompletionsService)
     archive = Archive(completions, settings)
     idempotency = Idempotency(completions, settings)
-    aliases = {alias: spec.name for spec in context.catalog for alias in spec.aliases}
+    aliases = Derived(context.catalog, lambda models: {alias: spec.name for spec in models for alias in spec.aliases})
+    marks = Derived(context.catalog, fingerprints)
     access = Access(context.need(AuthService), settings.trusted_proxies, aliases)
     endpoints = Endpoints(
-        chat_completions=ChatCompletions(pipeline, archive, idempotency, fingerprints(context.catalog), settings),
-        text_completions=TextCompletions(pipeline, idempotency, fingerprints(context.catalog), settings),
+        chat_completions=ChatCompletions(pipeline, archive, idempotency, marks, settings),
+        text_completions=TextCompletions(pipeline, idempotency, marks, settings),
         stored_completions=StoredCompletions(completions),
         models=Models(router),
         operations=Operations(context.pings, lambda: context.serving),
@@ -177,7 +180,7 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
         ),
     )
     application = Application(routes(endpoints), access, meters)
-    gateway = Gateway(application, pipeline, archive, listener, settings.keep_alive_s)
+    gateway = Gateway(application, pipeline, archive, listener, settings.keep_alive_s, tls)
     try:
         await gateway.listening()
         log.info("listening", url=gateway.url)
@@ -190,7 +193,7 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
 
 def fingerprints(catalog: Catalog) -> Mapping[str, str]:
     """By model, a mark that changes when the configuration it runs with does."""
-    return {model.name: f"fp_{sha256(msgspec.json.encode(model)).hexdigest()[:10]}" for model in catalog}
+    return {model.name: f"fp_{generation(model)}" for model in catalog}
 
 
 def _listen(host: str, port: int, write_timeout_s: float) -> socket.socket:

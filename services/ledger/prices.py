@@ -9,7 +9,7 @@ from typing import Final
 
 from modelplane.ledger.v1 import ledger_pb2 as pb
 from services import asked, telemetry
-from services.catalog import Catalog
+from services.catalog import Catalog, ModelSpec
 from services.faults import InvalidRequest
 from services.ledger import lookups
 from services.ledger.store import LedgerStore
@@ -93,20 +93,34 @@ class Prices:
         return -(-(int(self._clock() * 1000) + LEAD_MS) // 1000) * 1000
 
 
-def configured(catalog: Catalog) -> Mapping[str, Rates]:
-    """The prices of the file of models. Raises SettingsError."""
+def configured(catalog: Catalog, strict: bool = True) -> Mapping[str, Rates]:
+    """The prices of the file of models. For one that cannot be used raises SettingsError, or, not `strict`, logs it:
+    that model keeps the price that it has, and without one is not served."""
     found: dict[str, Rates] = {}
     for spec in catalog:
-        if spec.free and spec.price:
-            raise SettingsError(f"MODELPLANE_CONFIG: model '{spec.name}' is free and has a price; remove one of them")
-        if spec.free:
-            found[spec.name] = Rates(free=True)
-        elif spec.price:
-            try:
-                found[spec.name] = parse(spec.price)
-            except RatesError as error:
-                raise SettingsError(f"MODELPLANE_CONFIG: model '{spec.name}': price: {error}") from error
+        try:
+            rates = _rates(spec)
+        except SettingsError as error:
+            if strict:
+                raise
+            log.error("a configured price cannot be used", model=spec.name, error=str(error))
+            continue
+        if rates is not None:
+            found[spec.name] = rates
     return found
+
+
+def _rates(spec: ModelSpec) -> Rates | None:
+    if spec.free and spec.price:
+        raise SettingsError(f"MODELPLANE_CONFIG: model '{spec.name}' is free and has a price; remove one of them")
+    if spec.free:
+        return Rates(free=True)
+    if not spec.price:
+        return None
+    try:
+        return parse(spec.price)
+    except RatesError as error:
+        raise SettingsError(f"MODELPLANE_CONFIG: model '{spec.name}': price: {error}") from error
 
 
 def _shown(version: Version) -> pb.Price:

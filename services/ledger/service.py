@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 from modelplane.tenants.v1.tenants_api import TenantsService
 from services import telemetry
+from services.catalog import Catalog
 from services.compose import Context
 from services.faults import Fault
 from services.ledger.audit import Auditor
@@ -26,6 +27,9 @@ from services.pricing import defaults
 from services.storage import Database
 
 log = telemetry.logger(__name__)
+
+# Rest before configured prices are tried again, when the database was away.
+PRICES_RETRY_S = 5.0
 
 
 class Ledger:
@@ -74,6 +78,18 @@ class Ledger:
             await _attempt(self.issue)
             await asyncio.sleep(self._interval_s)
 
+    async def keep_prices(self, catalog: Catalog, changed: asyncio.Event) -> None:
+        """Adds the prices of the file of models when that has changed, again until the database has them."""
+        while True:
+            await changed.wait()
+            changed.clear()
+            try:
+                await self.sync_prices(defaults.load(), configured(catalog, strict=False))
+            except Exception as error:  # the database may be away
+                log.error("configured prices were not added", exc_info=None if isinstance(error, Fault) else error)
+                await asyncio.sleep(PRICES_RETRY_S)
+                changed.set()
+
 
 async def _attempt(step: Callable[[], Awaitable[None]]) -> None:
     try:
@@ -86,12 +102,20 @@ async def _attempt(step: Callable[[], Awaitable[None]]) -> None:
 
 @asynccontextmanager
 async def build(context: Context) -> AsyncIterator[Ledger]:
-    prices = configured(context.catalog)
-    ledger = Ledger(context.database(), context.need(TenantsService), context.settings(LedgerSettings))
+    catalog, settings = context.catalog, context.settings(LedgerSettings)
+    prices = configured(catalog, strict=not catalog.fluid)
+    ledger = Ledger(context.database(), context.need(TenantsService), settings)
     await ledger.sync_prices(defaults.load(), prices)
-    sweeping = asyncio.create_task(ledger.keep_sweeping(), name="ledger sweep")
+    changed = asyncio.Event()
+    unsubscribe = catalog.subscribe(changed.set)
+    tasks = [
+        asyncio.create_task(ledger.keep_sweeping(), name="ledger sweep"),
+        asyncio.create_task(ledger.keep_prices(catalog, changed), name="ledger prices"),
+    ]
     try:
         yield ledger
     finally:
-        sweeping.cancel()
-        await asyncio.wait([sweeping])
+        unsubscribe()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -1,7 +1,8 @@
 """The process that is connected to Ray: starts and ends replicas as it is told, and reports what becomes of them.
 
 Kept true: it lives in a session of its own; when its standard input ends, because the platform closed it or was
-killed, everything in that session ends with it within `stop_timeout_s`, and the folder that Ray wrote to goes.
+killed, everything in that session ends with it within `stop_timeout_s`, and the folder that Ray wrote to goes. On a
+Ray that is started here that is every replica. On a cluster replicas are kept by name: the next driver finds them.
 Run as `python -m services.pools.driver OPTIONS`; speaks as `messages` says.
 """
 
@@ -9,10 +10,11 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,26 +28,42 @@ from services.pools.messages import (
     DriverOptions,
     Ended,
     Event,
+    Found,
     Kill,
     Phase,
     Start,
+    Waiting,
 )
 from services.pools.sessions import adopt_orphans, end_session, reap
 
+# On a cluster, what a replica takes that asks for no CPU: so that it runs on no node that offers none, as ours.
+LEAST_CPUS = 0.001
+# Time between two looks at why a replica has no process yet.
+EXPLAIN_S = 1.0
+# How long a replica that was found may take to say what it is.
+DESCRIBE_S = 15.0
+
 
 class Driver:
-    """Runs the commands. `tell` sends an event to the platform; `folder` takes sockets, "" on a cluster."""
+    """Runs the commands. `tell` sends an event to the platform."""
 
-    def __init__(self, tell: Callable[[Event], None], folder: str) -> None:
+    def __init__(self, tell: Callable[[Event], None], options: DriverOptions) -> None:
         self._tell = tell
-        self._folder = folder
+        self._options = options
+        self._cluster = bool(options.address)
         self._actors: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def adopt(self, found: Iterable[tuple[Any, Found]]) -> None:
+        """Follows replicas that an earlier driver started."""
+        for actor, replica in found:
+            self._actors[replica.replica_id] = actor
+            self._spawn(self._follow(replica.replica_id, actor))
 
     def handle(self, command: Command) -> None:
         match command:
             case Start():
-                self._spawn(self._run(command))
+                self._spawn(self._start(command))
             case Drain(replica_id):
                 if replica_id in self._actors:
                     self._actors[replica_id].drain.remote()
@@ -63,25 +81,99 @@ class Driver:
         if replica_id in self._actors:
             ray.kill(self._actors[replica_id])
 
-    async def _run(self, command: Start) -> None:
-        """One replica from its start to its end, whichever way it ends."""
+    async def _start(self, command: Start) -> None:
+        self._tell(Phase(command.replica_id, 0, "waiting for a process"))
+        try:
+            actor = self._actors[command.replica_id] = self._actor(command)
+        except Exception as failure:
+            self._tell(Ended(command.replica_id, _reason(failure)))
+            return
+        explaining = asyncio.create_task(self._explain(command))
+        await self._follow(command.replica_id, actor, explaining)
+
+    def _actor(self, command: Start) -> Any:
         import ray
 
         from services.pools.replica import Replica
 
-        self._tell(Phase(command.replica_id, 0, "waiting for a process"))
-        error = ""
+        options = self._options
+        kept = {"name": command.replica_id, "namespace": options.namespace, "lifetime": "detached"}
+        actor_class = ray.remote(
+            num_cpus=command.cpus or (LEAST_CPUS if self._cluster else 0),
+            num_gpus=command.gpus,
+            resources=command.resources or None,
+            **(kept if self._cluster else {}),
+        )(Replica)
+        folder, abandoned_after_s = ("", options.abandoned_after_s) if self._cluster else (options.folder, 0.0)
+        threads = os.environ.get("OMP_NUM_THREADS")
+        return actor_class.remote(command, threads, folder, options.replica_host, abandoned_after_s)
+
+    async def _follow(self, replica_id: str, actor: Any, explaining: "asyncio.Task[None] | None" = None) -> None:
+        """One replica to its end, whichever way it ends."""
+        import ray
+
+        error, heard, ended = "", 0, False
         try:
-            actor_class = ray.remote(num_cpus=command.cpus, num_gpus=command.gpus)(Replica)
-            actor = actor_class.remote(command, os.environ.get("OMP_NUM_THREADS"), self._folder)
-            self._actors[command.replica_id] = actor
-            async for said in actor.run.options(num_returns="streaming").remote():
-                self._tell(await said)
+            while not ended:
+                try:
+                    said, ended = await actor.follow.remote(heard)
+                except ray.exceptions.ActorUnavailableError:
+                    # Its machine cannot be reached; Ray decides whether it is dead.
+                    await asyncio.sleep(EXPLAIN_S)
+                    continue
+                if explaining:
+                    explaining.cancel()
+                heard += len(said)
+                for status in said:
+                    self._tell(status)
         except Exception as failure:  # whatever ended it, it has ended
             error = _reason(failure)
-        self._kill(command.replica_id)
-        self._actors.pop(command.replica_id, None)
-        self._tell(Ended(command.replica_id, error))
+        finally:
+            if explaining:
+                explaining.cancel()
+        self._kill(replica_id)
+        self._actors.pop(replica_id, None)
+        self._tell(Ended(replica_id, error))
+
+    async def _explain(self, command: Start) -> None:
+        """Says why the replica has no process, again when that changes, until it is cancelled."""
+        told: Waiting | None = None
+        while True:
+            await asyncio.sleep(EXPLAIN_S)
+            with suppress(Exception):  # what Ray cannot say now it says later
+                found = await asyncio.to_thread(_waiting, command)
+                if found != told:
+                    self._tell(found)
+                    told = found
+
+
+def _waiting(command: Start) -> Waiting:
+    import ray
+
+    needs = {"CPU": command.cpus, "GPU": command.gpus, **command.resources}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    reason, crowded = waits_for(needs, nodes, ray.available_resources())
+    return Waiting(command.replica_id, reason, crowded)
+
+
+def waits_for(
+    needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]], free: Mapping[str, float]
+) -> tuple[str, bool]:
+    """Why a replica with such needs has no process, and whether it is because others take what it needs."""
+    needed = {name: amount for name, amount in needs.items() if amount > 0}
+    for name, amount in needed.items():
+        if not any(node.get(name, 0.0) >= amount for node in nodes):
+            return f"no node offers {_amount(name, amount)}", False
+    if needed and not any(all(node.get(name, 0.0) >= amount for name, amount in needed.items()) for node in nodes):
+        return f"no node offers {' and '.join(_amount(*need) for need in needed.items())} together", False
+    for name, amount in needed.items():
+        if free.get(name, 0.0) < amount:
+            return f"no node has {_amount(name, amount)} free", True
+    return "waiting for a process", False
+
+
+def _amount(name: str, amount: float) -> str:
+    return name if amount == 1 and name not in ("CPU", "GPU") else f"{amount:g} {name}"
 
 
 def _reason(failure: Exception) -> str:
@@ -92,20 +184,24 @@ def _reason(failure: Exception) -> str:
 
 
 def connect(options: DriverOptions) -> None:
-    """Connects to Ray, or starts it: on 127.0.0.1 only, silent, with its files under the given folder."""
+    """Connects to Ray as a node of its own that offers nothing, or starts it: on 127.0.0.1 only, silent, with its
+    files under the given folder."""
     local = not options.address
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    if local:
+    os.environ.pop("RAY_ADDRESS", None)
+    if options.token_file:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = options.token_file
+    if local:
         # Ray's switch for staying on the loopback address.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        os.environ.pop("RAY_ADDRESS", None)
         # Ray lowers the priority of its workers, but here they are what the machine is for.
         os.environ.setdefault("RAY_worker_niceness", "0")
         # Ray would kill a replica when other programs fill the machine's memory.
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    else:
+        _join(options)
     import ray
 
     extra: dict[str, Any] = (
@@ -117,9 +213,43 @@ def connect(options: DriverOptions) -> None:
             "_node_ip_address": "127.0.0.1",
         }
         if local
-        else {"address": options.address}
+        # The folder tells our node from others on this machine.
+        else {"address": options.address, "_temp_dir": options.folder, "namespace": options.namespace}
     )
     ray.init(log_to_driver=False, logging_level="warning", **extra)
+
+
+def _join(options: DriverOptions) -> None:
+    """Starts a Ray node of the cluster in this session, where no replica has room. Raises CalledProcessError."""
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--address", options.address),
+        *("--num-cpus", "0", "--num-gpus", "0", "--object-store-memory", str(options.object_store_bytes)),
+        *("--temp-dir", options.folder, "--disable-usage-stats"),
+    ]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+
+
+def find(options: DriverOptions) -> list[tuple[Any, Found]]:
+    """The replicas that run on the cluster. One that does not answer is ended, since it could not be told to."""
+    import ray
+
+    named = ray.util.list_named_actors(all_namespaces=True)
+    names = [actor["name"] for actor in named if actor["namespace"] == options.namespace]
+    found: list[tuple[Any, Found]] = []
+    asked: list[tuple[Any, Any]] = []
+    for name in names:
+        with suppress(ValueError):  # it ended meanwhile
+            actor = ray.get_actor(name, namespace=options.namespace)
+            asked.append((actor, actor.describe.remote()))
+    if asked:
+        ray.wait([answer for _, answer in asked], num_returns=len(asked), timeout=DESCRIBE_S)
+    for actor, answer in asked:
+        try:
+            found.append((actor, ray.get(answer, timeout=0)))
+        except Exception:
+            with suppress(Exception):
+                ray.kill(actor)
+    return found
 
 
 def stop(options: DriverOptions) -> None:
@@ -153,7 +283,8 @@ def watch(
     os._exit(1)
 
 
-async def serve(driver: Driver, inbox: "asyncio.Queue[Command | None]") -> None:
+async def serve(driver: Driver, found: Iterable[tuple[Any, Found]], inbox: "asyncio.Queue[Command | None]") -> None:
+    driver.adopt(found)
     while (command := await inbox.get()) is not None:
         driver.handle(command)
 
@@ -190,8 +321,9 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         connected.set()
-        tell(Connected(round((time.monotonic() - began) * 1000)))
-        loop.run_until_complete(serve(Driver(tell, "" if options.address else options.folder), inbox))
+        found = find(options) if options.address else []
+        tell(Connected(round((time.monotonic() - began) * 1000), tuple(replica for _, replica in found)))
+        loop.run_until_complete(serve(Driver(tell, options), found, inbox))
     finally:
         stop(options)
     return 0

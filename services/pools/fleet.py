@@ -1,7 +1,8 @@
 """The platform's side of the Ray driver: starts it, keeps it, and ends it with everything below it.
 
 Kept true: after `close`, none of the driver's processes is alive; a driver that dies (Ray aborts it when the
-cluster is lost) takes its replicas with it, is followed by a new one, and its replicas are reported as ended.
+cluster is lost) is followed by a new one. It takes the replicas of a Ray that was started here with it, and they are
+reported as ended. On a cluster they live on, and those are reported as ended that the new driver does not find.
 """
 
 import asyncio
@@ -31,7 +32,13 @@ RESTART_PAUSE_MAX_S = 60.0
 
 
 class Fleet(Protocol):
-    """Runs replicas somewhere. Each `Start` is followed by exactly one `Ended`, and by nothing after that."""
+    """Runs replicas somewhere. Each `Start` is followed by exactly one `Ended`, and by nothing after that.
+
+    Where `outlived` is true its replicas go on after `close`; `Connected` then names those that run already.
+    """
+
+    @property
+    def outlived(self) -> bool: ...
 
     async def open(self, accept: Callable[[Event], None]) -> None:
         """Begins; every event is given to `accept`, from the event loop."""
@@ -40,7 +47,7 @@ class Fleet(Protocol):
     def send(self, command: Command) -> None: ...
 
     async def close(self) -> None:
-        """Ends every replica at once and frees everything."""
+        """Ends every replica at once, unless it is `outlived`, and frees everything."""
         ...
 
 
@@ -53,18 +60,22 @@ class RayFleet:
         self._driver = driver
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
-        # Commands for replicas that the driver does not have yet, and replicas that it has.
+        # Commands that no driver has got yet, and replicas that one was told to start.
         self._waiting: list[Command] = []
         self._running: set[str] = set()
         self._connected = False
+
+    @property
+    def outlived(self) -> bool:
+        return bool(self._settings.ray_address)
 
     async def open(self, accept: Callable[[Event], None]) -> None:
         self._keeper = asyncio.create_task(self._keep(accept))
 
     def send(self, command: Command) -> None:
-        if isinstance(command, Start):
-            self._running.add(command.replica_id)
         if self._connected and self._process and self._process.stdin:
+            if isinstance(command, Start):
+                self._running.add(command.replica_id)
             self._process.stdin.write(msgspec.json.encode(command) + b"\n")
         else:
             self._waiting.append(command)
@@ -83,20 +94,29 @@ class RayFleet:
                 connected = await self._drive(accept, folder)
             finally:
                 await asyncio.shield(asyncio.create_task(self._end(folder)))
-            log.error("the Ray driver ended; it is started again, with its replicas")
-            ended, self._running = self._running, set()
-            self._waiting.clear()
-            for replica_id in sorted(ended):
-                accept(Ended(replica_id, f"the Ray driver ended (see {self._home / 'logs' / 'ray.log'})"))
+            log.error("the Ray driver ended; it is started again", replicas="live on" if self.outlived else "ended")
+            if not self.outlived:
+                ended = {command.replica_id for command in self._waiting if isinstance(command, Start)} | self._running
+                self._running.clear()
+                self._waiting.clear()
+                self._report(accept, ended)
             pause_s = RESTART_PAUSE_S if connected else min(2 * pause_s, RESTART_PAUSE_MAX_S)
             await asyncio.sleep(pause_s)
+
+    def _report(self, accept: Callable[[Event], None], ended: set[str]) -> None:
+        what = "the cluster does not have it any more" if self.outlived else "the Ray driver ended"
+        for replica_id in sorted(ended):
+            accept(Ended(replica_id, f"{what} (see {self._home / 'logs' / 'ray.log'})"))
 
     async def _drive(self, accept: Callable[[Event], None], folder: Path) -> bool:
         """Runs one driver process to its end. Returns whether it had found Ray."""
         options = DriverOptions(
             address=self._settings.ray_address,
             folder=str(folder),
-            token_file=str(self._token_file()),
+            token_file=self._token_file(),
+            namespace=self._settings.ray_namespace,
+            abandoned_after_s=self._settings.abandoned_after_ms / 1000,
+            replica_host=self._settings.replica_host,
             object_store_bytes=self._settings.object_store_bytes,
             stop_timeout_s=self._settings.stop_timeout_ms / 1000,
         )
@@ -116,8 +136,13 @@ class RayFleet:
         async for line in process.stdout:
             event = decoder.decode(line)
             if isinstance(event, Connected):
+                found = {replica.replica_id for replica in event.found}
+                lost, self._running = self._running - found, found
+                self._report(accept, lost)
+                accept(event)
                 self._on_connected(event)
-            elif isinstance(event, Ended):
+                continue
+            if isinstance(event, Ended):
                 self._running.discard(event.replica_id)
             accept(event)
         return self._connected
@@ -151,14 +176,16 @@ class RayFleet:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         (self._home / "ray-folder").unlink(missing_ok=True)
 
-    def _token_file(self) -> Path:
+    def _token_file(self) -> str:
         """The secret that Ray's processes ask of one another; Ray's default would be in the user's home."""
+        if self._settings.ray_address:
+            return str(self._settings.ray_token_file or "")
         path = self._home / "ray-token"
         with suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
-        return path
+        return str(path)
 
     def _make_folder(self) -> Path:
         """A new folder for Ray's files; the last one is removed, should a killed platform have left it."""

@@ -14,8 +14,13 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     variables: dict[str, str]
     cpus: float
     gpus: float
-    # File that takes what the replica's processes print.
+    # File that takes what the replica's processes print; a relative one lies in the home of the replica's machine.
     log_file: str
+    resources: dict[str, float] = {}
+    # What the platform wants to be told of it again, should another driver find it.
+    model: str = ""
+    generation: str = ""
+    started_at_ms: int = 0
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -30,18 +35,39 @@ class Kill(msgspec.Struct, frozen=True, tag="kill"):
     replica_id: str
 
 
+class Found(msgspec.Struct, frozen=True):
+    """A replica that runs on the cluster already: an earlier driver started it."""
+
+    replica_id: str
+    model: str
+    generation: str
+    started_at_ms: int
+    draining: bool
+
+
 class Connected(msgspec.Struct, frozen=True, tag="connected"):
-    """Ray is there."""
+    """Ray is there, and with it these replicas."""
 
     duration_ms: int
+    found: tuple[Found, ...] = ()
+
+
+class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+    """A replica has no process yet. `crowded`: there would be room for it, but others take it."""
+
+    replica_id: str
+    reason: str
+    crowded: bool
 
 
 class Phase(msgspec.Struct, frozen=True, tag="phase"):
-    """What a starting replica does now, in words for people."""
+    """What a starting replica does now, in words for people. `node_ip` and `node_name` are its Ray node's."""
 
     replica_id: str
     pid: int
     phase: str
+    node_ip: str = ""
+    node_name: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -50,6 +76,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     replica_id: str
     pid: int
     address: str
+    node_ip: str = ""
+    node_name: str = ""
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
@@ -61,7 +89,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
 
 Command = Start | Drain | Kill
 Status = Phase | Ready
-Event = Connected | Phase | Ready | Ended
+Event = Connected | Waiting | Phase | Ready | Ended
 
 
 class DriverOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +98,12 @@ class DriverOptions(msgspec.Struct, frozen=True, kw_only=True):
     # "" starts Ray here, with everything it writes under `folder`.
     address: str
     folder: str
+    # The secret that Ray's processes ask of one another; "" leaves that to Ray's own variables.
     token_file: str
     object_store_bytes: int
     stop_timeout_s: float
+    # On a cluster: under which name replicas are kept there, and how long they work on without a driver.
+    namespace: str = "modelplane"
+    abandoned_after_s: float = 0.0
+    # Where replicas listen on a Ray that is started here; "" for socket files in `folder`.
+    replica_host: str = ""

@@ -107,9 +107,9 @@ class LimitBook:
 
     def _configured(self, name: str, where: str) -> str:
         spec = self._catalog.get(name)
-        if spec is None:
+        if spec is None and not self._catalog.fluid:
             raise SettingsError(f"{where}: {name!r} must be a configured model")
-        return spec.name
+        return spec.name if spec else name
 
 
 def _first(said: Iterable[_Set], scope: Scope, dimension: int, otherwise: int | None) -> int | None:

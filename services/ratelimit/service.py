@@ -29,6 +29,7 @@ from services.ratelimit.refusals import refusal, state
 from services.ratelimit.reservations import Hold, TopUp
 from services.ratelimit.settings import RateLimitSettings
 from services.ratelimit.shared.settings import ValkeySettings
+from services.settings import SettingsError
 
 log = telemetry.logger(__name__)
 
@@ -66,6 +67,11 @@ class RateLimiter:
         self._plans: dict[_PlanKey, Plan] = {}
         self._granted = RESERVATIONS.labels("granted")
         OPEN.set_function(lambda: len(self._holds))
+
+    def use(self, book: LimitBook) -> None:
+        """Goes by another book from now on. What is open stays as it was reserved."""
+        self._book = book
+        self._plans.clear()
 
     async def reserve(self, request: ratelimit_pb2.ReserveRequest, /) -> ratelimit_pb2.ReserveResponse:
         """Takes from every bucket or raises RateLimited with the wait and the x-ratelimit-* headers.
@@ -266,18 +272,28 @@ async def _open(valkey: ValkeySettings, clock: Clock) -> AsyncIterator[tuple[Mem
 @asynccontextmanager
 async def build(context: Context) -> AsyncIterator[RateLimiter]:
     own, valkey = context.settings(RateLimitSettings), context.settings(ValkeySettings)
-    book = LimitBook(own, settings.read(context.platform.config), context.catalog, tiers.load())
+    catalog, table = context.catalog, tiers.load()
+    book = LimitBook(own, settings.read(catalog.tables), catalog, table)
     expectations = Expectations(own.expected_output_tokens)
     clock = steady_clock()
     async with _open(valkey, clock) as (near, buckets):
         limiter = RateLimiter(buckets, book, expectations, clock, int(own.lease_s * 1e9))
         keeper = Keeper(limiter, near, expectations, context.platform.home / SNAPSHOT_FILE, clock)
         await keeper.restore()
+
+        def renew() -> None:
+            try:
+                limiter.use(LimitBook(own, settings.read(catalog.tables), catalog, table))
+            except SettingsError as error:
+                log.error("the configured limits cannot be used; the ones before are kept", error=str(error))
+
+        unsubscribe = catalog.subscribe(renew)
         # Ended by the event, never cancelled: a cancelled task would leave its thread writing the same file.
         stopping = asyncio.Event()
         keeping = asyncio.create_task(keeper.run(own.snapshot_interval_s, stopping))
         try:
             yield limiter
         finally:
+            unsubscribe()
             stopping.set()
             await keeping

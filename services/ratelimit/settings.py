@@ -1,7 +1,6 @@
 """The rate limiter's settings: limits that an operator sets in place of the usage tiers', and how to reserve."""
 
-import tomllib
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -117,22 +116,16 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
     limit_groups: tuple[LimitGroup, ...] = ()
 
 
-def read(config: Path | None) -> LimitsConfig:
-    """Reads the tables. Raises SettingsError for one that cannot be used."""
-    if config is None:
-        return LimitsConfig()
-    try:
-        tables = tomllib.loads(config.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{config}: limits: {error}") from error
+def read(tables: Mapping[str, Any]) -> LimitsConfig:
+    """The limits among the tables of the file of models. Raises SettingsError for one that cannot be used."""
     return LimitsConfig(
-        limits=_convert(config, tables, "limits", tuple[LimitsTable, ...]),
-        limit_groups=_convert(config, tables, "limit_groups", tuple[LimitGroup, ...]),
+        limits=_convert(tables, "limits", tuple[LimitsTable, ...]),
+        limit_groups=_convert(tables, "limit_groups", tuple[LimitGroup, ...]),
     )
 
 
-def _convert(config: Path, tables: dict[str, Any], name: str, kind: Any) -> Any:
+def _convert(tables: Mapping[str, Any], name: str, kind: Any) -> Any:
     try:
         return msgspec.convert(tables.get(name, []), kind)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{config}: {name}: {error}") from error
+        raise SettingsError(f"MODELPLANE_CONFIG: {name}: {error}") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from modelplane.router.v1 import router_pb2
+from services.faults import Fault
 from services.router.fairness import Owner, Shares, TierQueue
 from services.router.placement import Seat, choose
 from services.router.settings import Settings
@@ -36,6 +37,7 @@ class Member:
     seen_at_ms: float
     healthy: bool = True
     draining: bool = False
+    output_tokens_per_s: float = 0.0
     placements: dict[str, Placed] = field(default_factory=dict)
 
     @property
@@ -63,6 +65,8 @@ class PoolState:
     def __init__(self, placements: dict[str, Placed], settings: Settings) -> None:
         """`placements` is the index by request id that all pools of a router share."""
         self.declared: router_pb2.Pool | None = None
+        # Its declaration was taken back: what runs is finished, and nothing begins.
+        self.removed = False
         self.members: dict[str, Member] = {}
         self._placements = placements
         self._settings = settings
@@ -75,6 +79,10 @@ class PoolState:
     @property
     def running(self) -> int:
         return sum([member.seat.running for member in self.members.values()])
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        return sum([member.output_tokens_per_s for member in self.members.values()])
 
     @property
     def queued(self) -> int:
@@ -157,6 +165,12 @@ class PoolState:
         """Ends the wait, if it has not ended yet."""
         if self._queue.discard(waiter):
             self._places.remove(waiter.owner)
+
+    def refuse_all(self, fault: Fault) -> None:
+        """Ends every wait with a fault."""
+        while (waiter := self._queue.take(lambda waiter: True)) is not None:
+            self._places.remove(waiter.owner)
+            waiter.turn.set_exception(fault)
 
     def reachable(self, excluded: Collection[str]) -> bool:
         """True when some replica, busy or not, could serve a request."""

@@ -57,8 +57,18 @@ class Router:
     async def put_pool(self, request: router_pb2.PutPoolRequest, /) -> router_pb2.PutPoolResponse:
         if not request.pool.model:
             raise InvalidRequest("missing_required_parameter", "A pool needs a model.", param="pool.model")
-        self._pool(request.pool.model).declared = request.pool
+        pool = self._pool(request.pool.model)
+        pool.declared, pool.removed = request.pool, False
         return router_pb2.PutPoolResponse()
+
+    async def remove_pool(self, request: router_pb2.RemovePoolRequest, /) -> router_pb2.RemovePoolResponse:
+        pool = self._pools.get(request.model)
+        if pool is not None and not pool.removed:
+            pool.declared, pool.removed = None, True
+            pool.refuse_all(_not_found(request.model))
+            log.info("pool removed", model=request.model)
+            self._forget(request.model)
+        return router_pb2.RemovePoolResponse()
 
     async def list_pools(self, request: router_pb2.ListPoolsRequest, /) -> router_pb2.ListPoolsResponse:
         return router_pb2.ListPoolsResponse(
@@ -68,6 +78,7 @@ class Router:
                     replicas=[member.replica for member in pool.live],
                     running=pool.running,
                     queued=pool.queued,
+                    output_tokens_per_s=pool.output_tokens_per_s,
                 )
                 for pool in self._pools.values()
                 if pool.declared is not None
@@ -95,6 +106,7 @@ class Router:
         now_ms = self._clock()
         member = pool.members[request.replica_id]
         member.seen_at_ms = now_ms
+        member.output_tokens_per_s = request.load.output_tokens_per_s
         if member.healthy != request.load.healthy:
             member.healthy = request.load.healthy
             log.info("replica health changed", replica_id=request.replica_id, healthy=member.healthy)
@@ -115,8 +127,8 @@ class Router:
 
     async def place(self, request: router_pb2.PlaceRequest, /) -> router_pb2.PlaceResponse:
         pool = self._pools.get(request.model)
-        if pool is None:
-            raise NotFound("model_not_found", f"The model '{request.model}' does not exist.", param="model")
+        if pool is None or pool.removed:
+            raise _not_found(request.model)
         tier = request.service_tier or "default"
         if tier not in TIERS:
             raise InvalidRequest(
@@ -159,9 +171,14 @@ class Router:
     def close(self) -> None:
         """Lets go of the metrics, which would keep the pools alive."""
         for model in self._pools:
-            for gauge in (QUEUED, RUNNING, REPLICAS):
-                with suppress(KeyError):
-                    gauge.remove(model)
+            _unmeasure(model)
+
+    def _forget(self, model: str) -> None:
+        """Drops a removed pool once its last replica is gone."""
+        pool = self._pools[model]
+        if pool.removed and not pool.members:
+            del self._pools[model]
+            _unmeasure(model)
 
     def _pool(self, model: str) -> PoolState:
         pool = self._pools.get(model)
@@ -194,7 +211,7 @@ class Router:
         try:
             await asyncio.wait((waiter.turn,), timeout=timeout_s if deadline_s is None else min(timeout_s, deadline_s))
         except asyncio.CancelledError:
-            if waiter.turn.done():
+            if waiter.turn.done() and waiter.turn.exception() is None:
                 pool.drop(waiter.turn.result(), self._clock())
             raise
         finally:
@@ -227,6 +244,7 @@ class Router:
         member = pool.members[replica_id]
         placements, write = len(member.placements), log.info if member.draining else log.warning
         pool.remove(replica_id, self._clock())
+        self._forget(member.replica.model)
         write("replica forgotten", replica_id=replica_id, reason=reason, placements=placements)
 
     def _drop_unknown(self, pool: PoolState, member: Member, known: Iterable[str], now_ms: float) -> None:
@@ -239,6 +257,16 @@ class Router:
             pool.drop(placed, now_ms)
         if lost:
             log.warning("placements unknown to their replica", replica_id=member.replica.id, count=len(lost))
+
+
+def _not_found(model: str) -> NotFound:
+    return NotFound("model_not_found", f"The model '{model}' does not exist.", param="model")
+
+
+def _unmeasure(model: str) -> None:
+    for gauge in (QUEUED, RUNNING, REPLICAS):
+        with suppress(KeyError):
+            gauge.remove(model)
 
 
 @asynccontextmanager

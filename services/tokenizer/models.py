@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from services.catalog import ModelSpec
+from services.catalog import ModelSpec, generation
 from services.tokenizer.conversations import Manners
 from services.tokenizer.images import IMAGE, ImageCounter
 from services.tokenizer.segments import Encoded, encoded
@@ -52,6 +52,8 @@ class PromptModel:
         vision: Vision | None = None,
     ) -> None:
         self.spec = spec
+        self.mark = f"{spec.name} {generation(spec)}"
+        """Another one where another tokenizer may be."""
         # The catalogue decides what fits; a limit saved with the tokenizer would cut prompts in silence.
         tokenizer.no_truncation()
         tokenizer.no_padding()

@@ -6,9 +6,9 @@ proves it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -33,18 +33,28 @@ log = telemetry.logger(__name__)
 
 
 class Tokenizer:
-    """TokenizerService over the models of a catalogue. Models are loaded when first needed and kept."""
+    """TokenizerService over the models of a catalogue. Models are loaded when first needed and kept.
+
+    It is ready once the `required` ones are loaded (default: all), while they are in the catalogue.
+    """
 
     def __init__(
-        self, catalog: Catalog, cache: Path, settings: TokenizerSettings, executor: ThreadPoolExecutor
+        self,
+        catalog: Catalog,
+        cache: Path,
+        settings: TokenizerSettings,
+        executor: ThreadPoolExecutor,
+        required: Collection[str] | None = None,
     ) -> None:
         self._catalog = catalog
+        self._required = [spec.name for spec in catalog] if required is None else required
         self._cache = cache
         self._settings = settings
         self._executor = executor
         self._segments = SegmentCache(settings.segment_cache_bytes)
         self._models: dict[str, PromptModel] = {}
         self._loading = asyncio.Lock()
+        self._renewing: set[asyncio.Task[None]] = set()
 
     async def render(self, request: tokenizer_pb2.RenderRequest, /) -> tokenizer_pb2.RenderResponse:
         """The token ids of a conversation. Raises the contract's faults, and not_ready while the files are missing."""
@@ -75,14 +85,36 @@ class Tokenizer:
         return response
 
     async def ping(self) -> None:
-        """Loads every model that is not loaded yet. Raises Unavailable while one cannot be."""
+        """Loads every required model that is not loaded yet. Raises Unavailable while one cannot be."""
         for spec in self._catalog:
-            if spec.name not in self._models:
+            if spec.name not in self._models and spec.name in self._required:
                 await self._load(spec)
+
+    def renew(self) -> None:
+        """Goes by the catalogue as it is now: what changed is loaded anew, and serves as it was until then."""
+        now = {spec.name: spec for spec in self._catalog}
+        for name in self._models.keys() - now.keys():
+            del self._models[name]
+        for spec in now.values():
+            if spec.name not in self._models or self._models[spec.name].spec is not spec:
+                task = asyncio.get_running_loop().create_task(self._renew(spec))
+                self._renewing.add(task)
+                task.add_done_callback(self._renewing.discard)
+
+    async def close(self) -> None:
+        for task in self._renewing:
+            task.cancel()
+        await asyncio.gather(*self._renewing, return_exceptions=True)
+
+    async def _renew(self, spec: ModelSpec) -> None:
+        # It is logged, and tried again when the model is asked for.
+        with suppress(Unavailable):
+            await self._load(spec)
 
     async def _load(self, spec: ModelSpec) -> PromptModel:
         async with self._loading:
-            if model := self._models.get(spec.name):
+            model = self._models.get(spec.name)
+            if model and model.spec is spec:
                 return model
             loop = asyncio.get_running_loop()
             directory = checkpoint_directory(spec, self._cache)
@@ -91,7 +123,8 @@ class Tokenizer:
             except CheckpointError as error:
                 log.warning("tokenizer cannot be loaded", model=spec.name, error=error)
                 raise Unavailable("not_ready", f"The model `{spec.name}` is not ready yet.") from error
-            self._models[spec.name] = model
+            if self._catalog.get(spec.name) is spec:
+                self._models[spec.name] = model
             return model
 
     async def _conversation(
@@ -108,11 +141,10 @@ class Tokenizer:
         segments = model.split(pieces) if organization else None
         if segments is None:
             return joined(await self._encode(model, pieces, size)), effort.thinking
-        name = model.spec.name
-        found, missing = self._segments.recall(organization, name, segments, model.known)
+        found, missing = self._segments.recall(organization, model.mark, segments, model.known)
         if missing:
             fresh = dict(zip(missing, await self._encode(model, missing, size), strict=True))
-            self._segments.remember(organization, name, fresh)
+            self._segments.remember(organization, model.mark, fresh)
             found |= fresh
         return joined([found[segment] for segment in segments]), effort.thinking
 
@@ -187,7 +219,15 @@ def _prefix_hash(beginning: bytes) -> int:
 async def build(context: Context) -> AsyncIterator[Tokenizer]:
     settings = context.settings(TokenizerSettings)
     executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="tokenizer")
+    required = () if context.catalog.fluid else None
+    tokenizer = Tokenizer(context.catalog, context.platform.cache_directory(), settings, executor, required)
+    unsubscribe = context.catalog.subscribe(tokenizer.renew)
+    if context.catalog.fluid:
+        # Readiness does not wait for them.
+        tokenizer.renew()
     try:
-        yield Tokenizer(context.catalog, context.platform.cache_directory(), settings, executor)
+        yield tokenizer
     finally:
+        unsubscribe()
+        await tokenizer.close()
         executor.shutdown(cancel_futures=True)

@@ -165,3 +165,29 @@ async def test_an_unhealthy_replica_loses_its_placements(router: RouterService) 
     assert await status(router) == pb.PoolStatus(pool=POOL)
     await router.heartbeat(pb.HeartbeatRequest(replica_id="r1", load=pb.Load(healthy=True)))
     assert await status(router) == pb.PoolStatus(pool=POOL, replicas=[replica])
+
+
+async def test_a_removed_pool_is_not_found_and_what_runs_is_finished(router: RouterService) -> None:
+    await register(router)
+    held = await place(router, "runs")
+    waiting = asyncio.create_task(place(router, "waits"))
+    while not (await router.list_pools(pb.ListPoolsRequest())).pools[0].queued:
+        await asyncio.sleep(0.01)
+    await router.remove_pool(pb.RemovePoolRequest(model="m"))
+    for refused in (waiting, place(router, "later")):
+        with pytest.raises(NotFound) as caught:
+            await refused
+        assert caught.value.reason == "model_not_found"
+    assert not (await router.list_pools(pb.ListPoolsRequest())).pools
+    # Its replica is still known, until it goes by itself.
+    load = pb.Load(healthy=True, request_ids=[held.request_id], output_tokens_per_s=3.5)
+    beat = pb.HeartbeatRequest(replica_id="r1", load=load)
+    assert (await router.heartbeat(beat)).registered
+    await router.release(pb.ReleaseRequest(request_id="runs"))
+    for _ in range(2):
+        await router.remove_pool(pb.RemovePoolRequest(model="m"))
+    await router.remove_pool(pb.RemovePoolRequest(model="never there"))
+    await router.put_pool(pb.PutPoolRequest(pool=POOL))
+    assert (await place(router, "again")).replica_id == "r1"
+    [status] = (await router.list_pools(pb.ListPoolsRequest())).pools
+    assert (status.pool, status.running, status.output_tokens_per_s) == (POOL, 1, 3.5)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-from services.pools.messages import Command, Drain, Ended, Event, Kill, Phase, Ready, Start
+from services.pools.messages import Command, Connected, Drain, Ended, Event, Found, Kill, Phase, Ready, Start, Waiting
 
 
 class FakeFleet:
     """Keeps the replicas that run. A drained one ends at once, unless `drains` is False."""
 
-    def __init__(self) -> None:
+    def __init__(self, outlived: bool = False) -> None:
+        self.outlived = outlived
         self.running: dict[str, Start] = {}
         self.draining: list[str] = []
         self.drains = True
@@ -33,8 +34,14 @@ class FakeFleet:
     async def close(self) -> None:
         self.closed = True
 
+    def connected(self, *found: Found) -> None:
+        self._accept(Connected(1, found))
+
+    def crowded(self, replica_id: str) -> None:
+        self._accept(Waiting(replica_id, "no node has pool-m free", True))
+
     def ready(self, replica_id: str) -> None:
-        self._accept(Ready(replica_id, 17, f"{replica_id}:1"))
+        self._accept(Ready(replica_id, 17, f"{replica_id}:1", "10.0.0.1", "node"))
 
     def end(self, replica_id: str, error: str = "") -> None:
         del self.running[replica_id]

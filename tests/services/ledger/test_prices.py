@@ -126,3 +126,23 @@ def test_prices_of_a_file() -> None:
 def test_a_broken_price_of_a_file_is_named(spec: ModelSpec, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         configured(Catalog((spec,)))
+
+
+def test_one_price_that_cannot_be_used_does_not_hide_the_others() -> None:
+    models = (ModelSpec(name="good", free=True), ModelSpec(name="bad", price={"input": "much"}))
+    assert configured(Catalog(models), strict=False) == {"good": Rates(free=True)}
+
+
+async def test_prices_of_models_that_come_are_added(service: Ledger) -> None:
+    catalog, changed = Catalog((ModelSpec(name="first", free=True),)), asyncio.Event()
+    catalog.subscribe(changed.set)
+    keeping = asyncio.create_task(service.keep_prices(catalog, changed))
+    try:
+        catalog.replace(Catalog((ModelSpec(name="bad", price={"x": 1}), ModelSpec(name="new", price={"input": "5"}))))
+        async with asyncio.timeout(10):
+            while await listed(service, "new") != [("new", "file", "5")]:
+                await asyncio.sleep(0.01)
+        assert not await listed(service, "bad")
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])

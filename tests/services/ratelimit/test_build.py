@@ -1,15 +1,18 @@
 """The limiter as a platform starts and stops it."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.valkey import ValkeyServer
+from modelplane.limits.v1.limits_pb2 import SCOPE_PROJECT
 from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
 from modelplane.ratelimit.v1.ratelimit_pb2 import DescribeLimitsRequest, ReserveRequest
 from services.compose import Platform
 from services.faults import RateLimited
+from services.ratelimit.limits import RPM
 from services.settings import Environment
 
 
@@ -31,6 +34,41 @@ async def test_a_limit_outlives_a_restart_and_an_unused_reservation_does_not(tmp
         assert caught.value.headers["x-ratelimit-remaining-tokens"] == "40000"
         described = await second.local(RateLimitService).describe_limits(DescribeLimitsRequest(usage_tier=3))
         assert [model.model for model in described.models] == ["smollm2-135m-instruct"]
+
+
+async def test_limits_follow_the_catalogue(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "limits.toml").write_text('[[limits]]\nmodel = "small"\nproject_rpm = 7\n')
+    variables = {"HOME": str(tmp_path), "CONFIG": str(models), "CONFIG_POLL_S": "0.02"}
+    environment = Environment({f"MODELPLANE_{name}": value for name, value in variables.items()})
+
+    async with Platform(["ratelimit"], environment) as running:
+        limiter = running.local(RateLimitService)
+
+        async def limits() -> dict[str, int]:
+            described = await limiter.describe_limits(DescribeLimitsRequest(usage_tier=1))
+            return {
+                model.model: limit.limit
+                for model in described.models
+                for limit in model.limits
+                if (limit.scope, limit.dimension) == (SCOPE_PROJECT, RPM)
+            }
+
+        async def until(expected: dict[str, int]) -> None:
+            async with asyncio.timeout(10):
+                while await limits() != expected:
+                    await asyncio.sleep(0.01)
+
+        assert await limits() == {}
+        (models / "small.toml").write_text('[[models]]\nname = "small"\nengine = "scripted"\n')
+        await until({"small": 7})
+        (models / "limits.toml").write_text('[[limits]]\nmodel = "small"\nproject_rpm = 8\n')
+        await until({"small": 8})
+        # Limits that cannot be used are not: the ones before hold.
+        (models / "limits.toml").write_text('[[limits]]\nmodel = "small"\nproject_rpm = -1\n')
+        (models / "other.toml").write_text('[[models]]\nname = "other"\nengine = "scripted"\n')
+        await until({"other": 500, "small": 8})
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What the file of models says about limits, and the settings."""
 
-from pathlib import Path
+import tomllib
 
 import pytest
 
@@ -12,22 +12,20 @@ from services.settings import Environment, SettingsError
 from tests.services.ratelimit.limiters import CATALOG
 
 
-def book(tmp_path: Path, text: str, **variables: str) -> LimitBook:
-    config = tmp_path / "models.toml"
-    config.write_text(text)
+def book(text: str, **variables: str) -> LimitBook:
     environment = Environment({f"MODELPLANE_RATELIMIT_{name}": value for name, value in variables.items()})
-    return LimitBook(environment.group(RateLimitSettings), settings.read(config), CATALOG, tiers.load())
+    return LimitBook(environment.group(RateLimitSettings), settings.read(tomllib.loads(text)), CATALOG, tiers.load())
 
 
 def test_without_a_file_the_usage_tier_decides() -> None:
-    limits = LimitBook(RateLimitSettings(), settings.read(None), CATALOG, tiers.load()).limits("small", 1)
+    limits = LimitBook(RateLimitSettings(), settings.read({}), CATALOG, tiers.load()).limits("small", 1)
     assert limits.group == "small"
     assert (limits.organization[RPM], limits.organization[RPD], limits.organization[TPM]) == (500, 10_000, 200_000)
     assert limits.project == limits.organization
 
 
-def test_a_flat_limit_holds_for_every_tier_and_a_table_comes_before_it(tmp_path: Path) -> None:
-    found = book(tmp_path, '[[limits]]\nmodel = "tiny"\norganization_rpm = 3\n', ORGANIZATION_RPM="7", PROJECT_TPM="9")
+def test_a_flat_limit_holds_for_every_tier_and_a_table_comes_before_it() -> None:
+    found = book('[[limits]]\nmodel = "tiny"\norganization_rpm = 3\n', ORGANIZATION_RPM="7", PROJECT_TPM="9")
     for tier in tiers.TIERS:
         assert found.limits("large", tier).organization[RPM] == found.limits("large", tier).project[RPM] == 7
         assert found.limits("small", tier).organization[RPM] == 3
@@ -35,9 +33,8 @@ def test_a_flat_limit_holds_for_every_tier_and_a_table_comes_before_it(tmp_path:
     assert found.limits("large", 1).organization[TPM] == 200_000
 
 
-def test_a_table_of_a_group_and_of_a_tier(tmp_path: Path) -> None:
+def test_a_table_of_a_group_and_of_a_tier() -> None:
     found = book(
-        tmp_path,
         """
         [[limit_groups]]
         name = "chat"
@@ -71,8 +68,6 @@ def test_a_table_of_a_group_and_of_a_tier(tmp_path: Path) -> None:
         '[[limits]]\ngroup = "chat"\n',
         '[[limits]]\nmodel = "small"\ngroup = "chat"\n',
         "[[limits]]\n",
-        "limits = 1\n",
-        "limits = ",
         '[[limit_groups]]\nname = "chat"\nmodels = []\n',
         '[[limit_groups]]\nname = "chat"\nmodels = ["unknown"]\n',
         '[[limit_groups]]\nname = "large"\nmodels = ["small"]\n',
@@ -81,9 +76,9 @@ def test_a_table_of_a_group_and_of_a_tier(tmp_path: Path) -> None:
         '[[limit_groups]]\nname = "chat"\nmodels = ["small"]\n[[limits]]\nmodel = "small"\n',
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, tables: str) -> None:
+def test_a_table_that_cannot_be_used_is_refused(tables: str) -> None:
     with pytest.raises(SettingsError, match=r"limit"):
-        book(tmp_path, tables)
+        book(tables)
 
 
 @pytest.mark.parametrize("field", ["ORGANIZATION_RPM", "PROJECT_TPM", "LEASE_S", "SNAPSHOT_INTERVAL_S"])

@@ -35,26 +35,30 @@ class Replica(_message.Message):
     def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., address: _Optional[str] = ..., slots: _Optional[int] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("request_ids", "cache_used", "healthy")
+    __slots__ = ("request_ids", "cache_used", "healthy", "output_tokens_per_s")
     REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
     CACHE_USED_FIELD_NUMBER: _ClassVar[int]
     HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
     request_ids: _containers.RepeatedScalarFieldContainer[str]
     cache_used: float
     healthy: bool
-    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., cache_used: _Optional[float] = ..., healthy: _Optional[bool] = ...) -> None: ...
+    output_tokens_per_s: float
+    def __init__(self, request_ids: _Optional[_Iterable[str]] = ..., cache_used: _Optional[float] = ..., healthy: _Optional[bool] = ..., output_tokens_per_s: _Optional[float] = ...) -> None: ...
 
 class PoolStatus(_message.Message):
-    __slots__ = ("pool", "replicas", "running", "queued")
+    __slots__ = ("pool", "replicas", "running", "queued", "output_tokens_per_s")
     POOL_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
     pool: Pool
     replicas: _containers.RepeatedCompositeFieldContainer[Replica]
     running: int
     queued: int
-    def __init__(self, pool: _Optional[_Union[Pool, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ...) -> None: ...
+    output_tokens_per_s: float
+    def __init__(self, pool: _Optional[_Union[Pool, _Mapping]] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., output_tokens_per_s: _Optional[float] = ...) -> None: ...
 
 class PutPoolRequest(_message.Message):
     __slots__ = ("pool",)
@@ -63,6 +67,16 @@ class PutPoolRequest(_message.Message):
     def __init__(self, pool: _Optional[_Union[Pool, _Mapping]] = ...) -> None: ...
 
 class PutPoolResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RemovePoolRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class RemovePoolResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

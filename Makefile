@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKS := $(wildcard requirements/*.lock)
 STAMP := .venv/.installed
 
-.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits bench-usage bench-ledger faults clean
+.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits bench-usage bench-ledger faults test-cluster test-node images clean
 
 up: $(STAMP) ## install, prepare and run the platform
 	@exec $(BIN)/modelplane up
@@ -53,6 +53,15 @@ bench-ledger: $(STAMP) ## what metering costs, and how fast usage gets into the 
 
 faults: $(STAMP) ## kill every process again and again under load, then audit the ledger: ROUNDS=40
 	MODELPLANE_FAULTS_ROUNDS=$(or $(ROUNDS),40) $(BIN)/pytest -q -s tests/faults
+
+test-cluster: $(STAMP) ## a real Kubernetes control plane with played nodes: the chart, its operators, 1,000 pods
+	$(BIN)/python -m tests.cluster control-plane
+
+test-node: $(STAMP) ## a real node too, as root: the platform's images installed, upgraded and shaken under load
+	$(BIN)/python -m tests.cluster node
+
+images: ## build the container images with docker, else buildah: IMAGES="--local-base --archive build/images"
+	$(PYTHON) -m images.build $(IMAGES)
 
 clean: ## remove the environment and the caches of this folder; the state in .modelplane stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,3 @@
+module modelplane/tests/pause
+
+go 1.25

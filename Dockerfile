@@ -13,7 +13,8 @@ FROM ${BASE} AS base
 RUN ldconfig -p | grep -q libnuma.so.1 \
  || { apt-get update -qq && apt-get install -qq -y --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*; }
 
-# The packages of the services. The secret `certificates` is optional: authorities to trust while downloading.
+# The packages of the services; xds-protos carries an older copy of opentelemetry-proto's modules, so that the right ones
+# go over it. The secret `certificates` is optional: authorities to trust while downloading.
 FROM base AS packages
 WORKDIR /build
 COPY requirements/bootstrap.lock requirements/platform.lock images/fetch.sh ./
@@ -22,6 +23,8 @@ RUN --mount=type=secret,id=certificates \
  && ./fetch.sh tools/bin/pip install --quiet --require-hashes --no-deps -r bootstrap.lock \
  && tools/bin/uv venv --quiet --no-project --python python3.11 /opt/modelplane \
  && ./fetch.sh tools/bin/uv pip install --quiet --python /opt/modelplane --no-deps --require-hashes -r platform.lock \
+ && ./fetch.sh tools/bin/uv pip install --quiet --python /opt/modelplane --no-deps --require-hashes \
+      --reinstall-package opentelemetry-proto -r platform.lock \
  && echo /opt/project > /opt/modelplane/lib/python3.11/site-packages/project.pth \
  && /opt/modelplane/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/modelplane/lib
 

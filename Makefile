@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCKS := $(wildcard requirements/*.lock)
 STAMP := .venv/.installed
 
-.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits bench-usage bench-ledger faults test-cluster test-node images clean
+.PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits bench-usage bench-ledger faults test-cluster test-node charts images clean
 
 up: $(STAMP) ## install, prepare and run the platform
 	@exec $(BIN)/modelplane up
@@ -60,6 +60,10 @@ test-cluster: $(STAMP) ## a real Kubernetes control plane with played nodes: the
 test-node: $(STAMP) ## a real node too, as root: the platform's images installed, upgraded and shaken under load
 	$(BIN)/python -m tests.cluster node
 
+charts: $(STAMP) ## make what the chart takes from the code: the table of services, the dashboards
+	$(BIN)/python -m charts.generate
+	$(BIN)/python -m charts.dashboards
+
 images: ## build the container images with docker, else buildah: IMAGES="--local-base --archive build/images"
 	$(PYTHON) -m images.build $(IMAGES)
 
@@ -74,6 +78,9 @@ $(STAMP): $(LOCKS) pyproject.toml
 	@$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements/bootstrap.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes \
 	  -r requirements/platform.lock -r requirements/engine.lock -r requirements/dev.lock
+	@# xds-protos carries an older copy of opentelemetry-proto's modules: the right ones go over it.
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes \
+	  --reinstall-package opentelemetry-proto -r requirements/platform.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "The environment is complete."

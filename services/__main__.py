@@ -1,8 +1,8 @@
 """The `modelplane` command.
 
 `modelplane up` runs the whole platform in one process on this machine; `modelplane serve auth,billing` runs any
-subset, with gRPC to the rest; `modelplane orgs`, `projects`, `users`, `invites`, `keys` and `limits` administer a
-running platform.
+subset, with gRPC to the rest; `modelplane migrate` brings a database up to date; `modelplane orgs`, `projects`,
+`users`, `invites`, `keys` and `limits` administer a running platform.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from services.faults import Fault
 from services.graph import SERVICES
 from services.settings import Environment, PlatformSettings, SettingsError
 from services.storage import StartError
+from services.storage.migrate import upgrade
 from services.up import up
 
 
@@ -44,6 +45,13 @@ def parser() -> argparse.ArgumentParser:
         description=f"{serve_about}, whose host:port are in MODELPLANE_<SERVICE>_ADDRESS",
     )
     serve.add_argument("services", help=f"comma-separated names out of: {', '.join(SERVICES)}")
+    migrate_about = "bring the database's schema up to date"
+    subcommands.add_parser(
+        "migrate",
+        help=migrate_about,
+        description=f"{migrate_about}, in the database that MODELPLANE_DATABASE_URL names; once it is, this does "
+        "nothing. For services that are started with MODELPLANE_DATABASE_MIGRATE=false",
+    )
     cli.add_commands(subcommands)
     return commands
 
@@ -53,6 +61,18 @@ async def serve(names: str, environment: Environment) -> None:
     settings = environment.group(PlatformSettings)
     with telemetry.configured(environment, targets, home=settings.home):
         await compose.run(targets, environment)
+
+
+def migrate(environment: Environment) -> None:
+    """Says from where to where. Raises StartError."""
+    url = environment.group(PlatformSettings).database_url
+    if url is None:
+        raise SettingsError("migrate needs MODELPLANE_DATABASE_URL; the embedded database is migrated as it starts")
+    done = upgrade(url)
+    if done.before == done.after:
+        print(f"The schema is at {done.after} already.")
+    else:
+        print(f"The schema went from {done.before or 'nothing'} to {done.after}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 uvloop.run(up(environment))
             case "serve":
                 uvloop.run(serve(options.services, environment))
+            case "migrate":
+                migrate(environment)
             case _:
                 return asyncio.run(cli.run(options, environment))
     except (SettingsError, StartError, KeyError, OSError) as error:

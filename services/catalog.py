@@ -108,6 +108,16 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Output tokens a second that one replica should make: above it the pool grows, well below it the pool shrinks.
     0: the pool follows only how many of its slots are taken, and its queue."""
 
+    queued_per_replica: int | None = None
+    """Waiting requests per replica above which the pool is too small. Default, as for the next two: the setting of that
+    name of the service `pools`."""
+
+    scale_up_after_ms: int | None = None
+    """How long the pool must be too small before it grows."""
+
+    scale_down_after_ms: int | None = None
+    """How long the pool must be larger than needed before it shrinks."""
+
     surge: int = 1
     """Replicas beyond `max_replicas` that may run while a changed model's replicas are replaced: 1, or 0 on a machine
     that has no room for one more, where each is stopped before its successor starts."""
@@ -180,6 +190,7 @@ MappedT = TypeVar("MappedT")
 _BESIDE: Final = frozenset(
     (
         *("aliases", "owned_by", "created_at", "min_replicas", "max_replicas", "target_tokens_per_s"),
+        *("queued_per_replica", "scale_up_after_ms", "scale_down_after_ms"),
         *("surge", "free", "price", "default_output_tokens"),
     )
 )
@@ -321,8 +332,9 @@ def _complaint(model: ModelSpec) -> str:
         return "only models on vLLM see images"
     if not 0 <= model.min_replicas <= model.max_replicas or model.max_replicas < 1 or model.slots < 1:
         return "0 <= min_replicas <= max_replicas, 1 <= max_replicas, 1 <= slots"
-    if model.surge not in (0, 1) or model.target_tokens_per_s < 0:
-        return "surge is 0 or 1, and target_tokens_per_s not negative"
+    own = (model.queued_per_replica, model.scale_up_after_ms, model.scale_down_after_ms)
+    if model.surge not in (0, 1) or model.target_tokens_per_s < 0 or any((value or 0) < 0 for value in own):
+        return "surge is 0 or 1, and what the pool is scaled by is not negative"
     if any(not name or amount <= 0 for name, amount in model.resources.items()):
         return "resources have names, and amounts above 0"
     return ""

@@ -9,6 +9,7 @@ the grace period, then everything is closed in the reverse order of its opening.
 import asyncio
 import gc
 import signal
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib import import_module
@@ -19,8 +20,13 @@ from prometheus_client import Gauge
 
 from services import telemetry
 from services.catalog import Catalog
+from services.following import following
 from services.graph import SERVICES, start_order
+from services.loop_lag import watched
+from services.monitoring import monitored
+from services.rpc.certificates import Certificates
 from services.rpc.connect import connect, descriptor_of
+from services.rpc.probes import ProbePort
 from services.rpc.serve import RpcServer
 from services.rpc.settings import RpcSettings
 from services.settings import Environment, GroupT, PlatformSettings, SettingsError
@@ -31,6 +37,9 @@ Ping = Callable[[], Awaitable[None]]
 Build = Callable[["Context"], AbstractAsyncContextManager[Any]]
 
 log = telemetry.logger(__name__)
+
+# How long calls in flight may take once everything is drained.
+STOP_S = 1.0
 
 TASKS = Gauge("modelplane_tasks", "Tasks of the process's event loop: a number that only grows is a leak.")
 
@@ -54,7 +63,14 @@ class Context:
 
     def connect(self, contract: type[ContractT], address: str) -> AbstractAsyncContextManager[ContractT]:
         """A client for an address that is only known at run time, such as a replica's."""
-        return connect(contract, address, self._platform.rpc_settings)
+        return self._platform.connect(contract, address)
+
+    def server_tls(self) -> ssl.SSLContext:
+        """For a port of a service's own that asks for certificates as the gRPC port does. Raises SettingsError without
+        MODELPLANE_RPC_TLS_FOLDER."""
+        if self._platform.certificates is None:
+            raise SettingsError(f"TLS of {self.service} needs its certificates: set MODELPLANE_RPC_TLS_FOLDER")
+        return self._platform.certificates.server_context()
 
     def database(self) -> Database:
         if self._platform.database is None or not SERVICES[self.service].database:
@@ -76,7 +92,8 @@ class Context:
 
     @property
     def rpc_address(self) -> str:
-        """Where this process's gRPC server is reached, `host:port`."""
+        """Where this process's gRPC server is reached, `host:port`. Whoever asks will be called back."""
+        self._platform.called_back = True
         return self._platform.server.address
 
     def address_of(self, service: str) -> str:
@@ -115,7 +132,9 @@ class Platform:
         self.serving = False
         contracts = {name: descriptor_of(load_contract(name)) for name in self.targets if SERVICES[name].contract}
         protocols = [(name, load_protocol(path)) for name in self.targets for path in SERVICES[name].protocols]
-        self.server = RpcServer(self.rpc_settings, contracts, protocols)
+        self.certificates = Certificates.of(self.rpc_settings)
+        self.server = RpcServer(self.rpc_settings, contracts, protocols, self.certificates)
+        self.called_back = False
         self._stack = AsyncExitStack()
         self._hurried = asyncio.Event()
 
@@ -125,6 +144,9 @@ class Platform:
             if SERVICES[name].contract and load_contract(name) is contract:
                 return cast(ContractT, self.objects[name])
         raise LookupError(f"no service of {contract.__name__} runs in this process")
+
+    def connect(self, contract: type[ContractT], address: str) -> AbstractAsyncContextManager[ContractT]:
+        return connect(contract, address, self.rpc_settings, self.certificates)
 
     def remote_address(self, service: str) -> str:
         if address := self.environment.address_of(service):
@@ -144,26 +166,30 @@ class Platform:
     async def __aexit__(self, *_: object) -> None:
         try:
             await self._drain()
+            if not self.called_back:
+                # Calls in flight end while the services still are; new ones are taken to another process. Where
+                # children call back until they have ended, the server has to be the last to go.
+                await self.server.stop(STOP_S)
         finally:
             await self._stack.aclose()
 
     async def _start(self) -> None:
-        await self.server.start()
-        self._stack.push_async_callback(lambda: self.server.stop(1.0))
+        await self._open_ports()
         if any(SERVICES[name].database for name in self.targets):
             self.report("starting the database")
-            opened = open_database(self.settings.database_url, self.settings.home)
-            self.database = await self._stack.enter_async_context(opened)
+            self.database = await self._stack.enter_async_context(open_database(self.settings))
         for name in self.targets:
             for need in SERVICES[name].needs:
                 if need not in self.objects:
-                    client = connect(load_contract(need), self.remote_address(need), self.rpc_settings)
+                    client = self.connect(load_contract(need), self.remote_address(need))
                     self._hold(need, await self._stack.enter_async_context(client))
             self.report(f"starting {name}")
             build = cast(Build, load(SERVICES[name].build))
             self._hold(name, await self._stack.enter_async_context(build(Context(self, name))))
             if SERVICES[name].contract or SERVICES[name].protocols:
                 self.server.place(name, self.objects[name])
+        await self._stack.enter_async_context(following(self.catalog, self.settings))
+        await self._stack.enter_async_context(watched())
         # What was loaded until now stays; the collector need not look at it again for every few thousand requests.
         gc.collect()
         gc.freeze()
@@ -172,6 +198,17 @@ class Platform:
         self.serving = True
         await self.server.serving(True)
         log.info("serving", services=",".join(self.targets), rpc_address=self.server.address)
+
+    async def _open_ports(self) -> None:
+        """Those for others to look in come first and go last."""
+        if listen := self.environment.group(telemetry.Settings).listen:
+            await self._stack.enter_async_context(monitored(listen))
+        if listen := self.rpc_settings.health_listen:
+            probes = ProbePort(listen, lambda: self.serving, lambda: self.pings)
+            self._stack.push_async_callback(probes.stop)
+            await probes.start()
+        await self.server.start()
+        self._stack.push_async_callback(lambda: self.server.stop(STOP_S))
 
     def _hold(self, name: str, service: object) -> None:
         self.objects[name] = service

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_origin
 
 import msgspec
 
@@ -47,8 +47,19 @@ class PlatformSettings(Group, frozen=True, kw_only=True):
     database_url: str | None = None
     """PostgreSQL to use, `postgresql://…`. Default: an embedded server that keeps its data under `home`."""
 
+    database_migrate: bool = True
+    """Whether services bring the schema of `database_url` up to date when they start. Without it they wait until
+    somebody has: `modelplane migrate`."""
+
+    database_wait_s: float = 300.0
+    """Seconds that a service that does not migrate waits for the schema."""
+
     config: Path | None = None
-    """TOML file with the models to serve (`[[models]]`). Default: SmolLM2-135M-Instruct, one replica."""
+    """TOML file with the models to serve (`[[models]]`), or a folder of such files (`*.toml`), whose lists are joined.
+    What they say is followed: a changed model needs no restart. Default: SmolLM2-135M-Instruct, one replica."""
+
+    config_poll_s: float = 2.0
+    """Seconds between two looks at the configured files. 0: they are read once."""
 
     grace_s: float = 30.0
     """Seconds that requests in flight may take to finish when the platform stops."""
@@ -99,6 +110,8 @@ class Environment:
 def _convert(name: str, text: str, kind: Any) -> Any:
     if kind in (Path, Path | None):
         return Path(text).expanduser()
+    if get_origin(kind) is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -60,6 +60,10 @@ class Settings(Group, frozen=True, kw_only=True):
     """OTLP/gRPC collector for traces, `http://host:4317`. Empty: OTEL_EXPORTER_OTLP_ENDPOINT, and without
     that no traces. Sampling follows OpenTelemetry's own OTEL_TRACES_SAMPLER."""
 
+    listen: str = ""
+    """`host:port` of GET /metrics and /healthz of this process, without TLS. The gateway's HTTP port has them
+    anyway. Default: none."""
+
     flush_ms: int = 3000
     """Longest time that the end of the process waits for the collector to take the last spans."""
 

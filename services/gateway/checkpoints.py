@@ -7,6 +7,8 @@ the gateway makes free of it is what came after the last telling. Nobody waits f
 import asyncio
 from collections.abc import Callable, Iterable, Set
 
+from prometheus_client import Counter
+
 from modelplane.billing.v1.billing_api import BillingService
 from modelplane.billing.v1.billing_pb2 import CheckpointRequest
 from modelplane.usage.v1.usage_pb2 import Usage
@@ -15,6 +17,10 @@ from services.faults import Fault
 from services.gateway.runs import Run
 
 log = telemetry.logger(__name__)
+
+FAILED = Counter(
+    "modelplane_checkpoints_failed", "Tellings of running streams to billing that failed; the next repeats them."
+)
 
 
 class Checkpoints:
@@ -74,4 +80,5 @@ class Checkpoints:
         try:
             await self._billing.checkpoint(CheckpointRequest(usages=usages))
         except Fault as fault:
+            FAILED.inc()
             log.warning("running streams not told to billing", reason=fault.reason, streams=len(usages))

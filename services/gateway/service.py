@@ -81,6 +81,7 @@ class Gateway:
         pipeline: Pipeline,
         archive: Archive,
         listener: socket.socket,
+        *,
         keep_alive_s: float,
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -180,7 +181,7 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
         ),
     )
     application = Application(routes(endpoints), access, meters)
-    gateway = Gateway(application, pipeline, archive, listener, settings.keep_alive_s, tls)
+    gateway = Gateway(application, pipeline, archive, listener, keep_alive_s=settings.keep_alive_s, tls=tls)
     try:
         await gateway.listening()
         log.info("listening", url=gateway.url)

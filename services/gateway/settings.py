@@ -10,6 +10,10 @@ class GatewaySettings(Group, frozen=True, kw_only=True):
 
     group: ClassVar[str] = "gateway"
 
+    tls: bool = False
+    """Whether the HTTP port speaks TLS with the certificate of MODELPLANE_RPC_TLS_FOLDER, and only to those who have
+    one of the same authority: the proxy in front."""
+
     max_body_bytes: int = 32 * 1024 * 1024
     """Largest request body; a larger one is refused with 413. The largest image (20 MiB) takes 27 MiB as a data URL, a
     prompt of a million tokens about 4."""

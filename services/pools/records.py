@@ -140,9 +140,9 @@ def policy_of(spec: ModelSpec, settings: Settings) -> Policy:
         min_replicas=spec.min_replicas,
         max_replicas=spec.max_replicas,
         slots=spec.slots,
-        queued_per_replica=settings.queued_per_replica,
-        scale_up_after_s=settings.scale_up_after_ms / 1000,
-        scale_down_after_s=settings.scale_down_after_ms / 1000,
+        queued_per_replica=_own(spec.queued_per_replica, settings.queued_per_replica),
+        scale_up_after_s=_own(spec.scale_up_after_ms, settings.scale_up_after_ms) / 1000,
+        scale_down_after_s=_own(spec.scale_down_after_ms, settings.scale_down_after_ms) / 1000,
         backoff_s=settings.backoff_ms / 1000,
         backoff_max_s=settings.backoff_max_ms / 1000,
         surge=spec.surge,
@@ -150,3 +150,8 @@ def policy_of(spec: ModelSpec, settings: Settings) -> Policy:
         busy_ratio=settings.busy_ratio,
         target_tokens_per_s=spec.target_tokens_per_s,
     )
+
+
+def _own(value: int | None, default: int) -> int:
+    """What the model says, else what holds for all."""
+    return default if value is None else value

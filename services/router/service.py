@@ -1,7 +1,8 @@
 """The router: knows the pools and their live replicas, and gives each request a slot on one of them.
 
 State is in memory only: replicas register again within a heartbeat after a restart, and pools are declared
-again by whoever runs them. What it keeps true: a slot has at most one holder; it comes back when its holder
+again by whoever runs them. Until that has had time, a request for a model that nobody has told of waits for
+somebody to. What it keeps true: a slot has at most one holder; it comes back when its holder
 releases it, when its replica is lost, or when the replica does not know the request any more, so that a
 gateway that crashed leaks nothing. Who asks for it is the gateway's word; it only decides what is fair.
 """
@@ -53,6 +54,9 @@ class Router:
         # Every replica's pool, and every placement, by id.
         self._pool_of: dict[str, PoolState] = {}
         self._placements: dict[str, Placed] = {}
+        # From when on a model that nobody has told of does not exist, and what wakes those who wait for one.
+        self._settled_at_ms = clock() + settings.settle_ms
+        self._told = asyncio.Event()
 
     async def put_pool(self, request: router_pb2.PutPoolRequest, /) -> router_pb2.PutPoolResponse:
         if not request.pool.model:
@@ -126,7 +130,7 @@ class Router:
         return router_pb2.DeregisterResponse()
 
     async def place(self, request: router_pb2.PlaceRequest, /) -> router_pb2.PlaceResponse:
-        pool = self._pools.get(request.model)
+        pool = self._pools.get(request.model) or await self._appearing(request.model)
         if pool is None or pool.removed:
             raise _not_found(request.model)
         tier = request.service_tier or "default"
@@ -184,10 +188,27 @@ class Router:
         pool = self._pools.get(model)
         if pool is None:
             pool = self._pools[model] = PoolState(self._placements, self._settings)
+            told, self._told = self._told, asyncio.Event()
+            told.set()
             QUEUED.labels(model).set_function(lambda: pool.queued)
             RUNNING.labels(model).set_function(lambda: pool.running)
             REPLICAS.labels(model).set_function(lambda: len(pool.live))
         return pool
+
+    async def _appearing(self, model: str) -> PoolState | None:
+        """The pool of a model that nobody has told of yet; None when it is too late for that."""
+        while model not in self._pools and (left_ms := self._settled_at_ms - self._clock()) > 0:
+            deadline_s = context.remaining_s()
+            if deadline_s is not None and deadline_s <= 0:
+                raise Unavailable(
+                    "not_ready",
+                    "The platform is starting; try again shortly.",
+                    retry_after_ms=self._settings.retry_after_ms,
+                )
+            timeout_s = left_ms / 1000 if deadline_s is None else min(left_ms / 1000, deadline_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), timeout_s)
+        return self._pools.get(model)
 
     async def _wait(self, pool: PoolState, request: router_pb2.PlaceRequest, owner: Owner, tier: str) -> Placed:
         """Waits in the queue for a slot; leaves nothing behind when cancelled."""

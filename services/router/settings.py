@@ -14,6 +14,10 @@ class Settings(Group, frozen=True, kw_only=True):
     """Milliseconds without a heartbeat after which a replica is lost. Replicas send one a second, so the
     default forgives four that went missing on a busy machine."""
 
+    settle_ms: int = 5000
+    """Milliseconds after its start in which requests for models that nobody has told the router of wait, instead of
+    being told that there is no such model: five heartbeats, in which all replicas have registered again."""
+
     placement_grace_ms: int = 5000
     """Milliseconds that a placement may be unknown to its replica before its slot is taken back. It covers
     the way from Place to the replica's next heartbeat; a gateway that died leaks a slot only this long."""

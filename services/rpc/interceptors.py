@@ -102,6 +102,14 @@ def cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def broken_off(error: Exception | asyncio.CancelledError) -> bool:
+    """Whether a call ended because its connection or its server did, and with nothing that a service said."""
+    if not isinstance(error, grpc.aio.AioRpcError) or cancelled():
+        return False
+    gone = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    return gone and all(key != FAULT for key, _ in error.trailing_metadata() or ())
+
+
 def fault_of(error: Exception | asyncio.CancelledError, service: str) -> Fault:
     """The fault behind a failed call: the one that was raised over there, or what the transport's failure means.
 

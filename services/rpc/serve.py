@@ -13,18 +13,27 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from services.faults import Unavailable
 from services.rpc import interceptors, local
-from services.rpc.connect import channel_options, method_name
+from services.rpc.certificates import Certificates
+from services.rpc.connect import channel_options, kind_of, method_name
+from services.rpc.health import CALLS, Health
 from services.rpc.settings import RpcSettings
 
 Lookup = Callable[[str], Any]
 Servicer = Any  # grpc.aio.ServicerContext; grpc ships no types
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# The time in which clients have heard that they should send no more calls.
+LEAVE_S = 0.25
+
+
+def server_options(settings: RpcSettings) -> list[tuple[str, int]]:
+    """What else a server is set to. A connection that has come of age ends with its last stream: nothing cuts it."""
+    options = channel_options(settings)
+    if settings.connection_age_s:
+        options.append(("grpc.max_connection_age_ms", int(settings.connection_age_s * 1000)))
+    return options
 
 
 class RpcServer:
@@ -36,12 +45,16 @@ class RpcServer:
         settings: RpcSettings,
         contracts: Mapping[str, ServiceDescriptor],
         protocols: Iterable[tuple[str, ServiceDescriptor]] = (),
+        certificates: Certificates | None = None,
     ) -> None:
         self._settings = settings
+        self._certificates = None
+        if not settings.listen.startswith(local.SCHEME):
+            self._certificates = certificates or Certificates.of(settings)
         self._offered = (*contracts.items(), *protocols)
         self._objects: dict[str, object] = {}
-        self._health = health_aio.HealthServicer()
-        self._server = grpc.aio.server(options=channel_options(settings))
+        self._health = Health()
+        self._server = grpc.aio.server(options=server_options(settings))
         self._local: local.LocalServer | None = None
         self.address = ""
 
@@ -57,9 +70,14 @@ class RpcServer:
             (*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
             self._server,
         )
-        await self._set_health(_NOT_SERVING)
+        await self.serving(False)
+        for name in names:
+            self._health.set(name + CALLS, False)
         try:
-            port = self._server.add_insecure_port(self._settings.listen)
+            if self._certificates is None:
+                port = self._server.add_insecure_port(self._settings.listen)
+            else:
+                port = self._server.add_secure_port(self._settings.listen, self._certificates.server_credentials())
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._settings.listen}: choose another MODELPLANE_RPC_LISTEN") from error
         await self._server.start()
@@ -81,18 +99,22 @@ class RpcServer:
         for offered, descriptor in self._offered:
             if offered == name:
                 self._objects[descriptor.full_name] = service
+                self._health.set(descriptor.full_name + CALLS, True)
 
     async def serving(self, serving: bool) -> None:
         """What the health service says of the process and of each of its services."""
-        await self._set_health(_SERVING if serving else _NOT_SERVING)
+        for name in ("", *(descriptor.full_name for _, descriptor in self._offered)):
+            self._health.set(name, serving)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses new calls, and ends those in flight after `grace_s` seconds."""
+        """Sends clients away, refuses new calls, and ends those in flight after `grace_s` seconds; 0: all at once."""
+        for name in self._health.names():
+            self._health.set(name, False)
+        if grace_s and self._health.watchers:
+            # What had just arrived when a server stops would be cut off unseen.
+            await asyncio.sleep(LEAVE_S)
+        self._health.end()
         await asyncio.gather(self._server.stop(grace_s), *([self._local.stop(grace_s)] if self._local else []))
-
-    async def _set_health(self, status: int) -> None:
-        for name in ("", *(descriptor.full_name for _, descriptor in self._offered)):
-            await self._health.set(name, status)
 
     def _object(self, full_name: str) -> Any:
         service = self._objects.get(full_name)
@@ -107,8 +129,7 @@ class RpcServer:
         name = method_name(method)
         full_name = descriptor.full_name
         # The contract's shape decides which of grpc's four kinds of handler this is.
-        kind = ("stream" if method.client_streaming else "unary") + ("_stream" if method.server_streaming else "_unary")
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        make = getattr(grpc, f"{kind_of(method)}_rpc_method_handler")
         span_name = f"{full_name}/{method.name}"
         # A stream of requests carries many calls, each with a trace of its own.
         traced = not method.client_streaming

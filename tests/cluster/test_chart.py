@@ -21,7 +21,7 @@ RELEASE = "modelplane"
 OURS = f"app.kubernetes.io/instance={RELEASE}"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 # What may be there after a release has gone: what people would miss.
-KEPT = {"persistentvolumeclaim"}
+KEPT = {"PersistentVolumeClaim", f"Secret/{RELEASE}-secrets"}
 TIMEOUT = ("--wait", "--timeout", "5m")
 
 
@@ -97,4 +97,4 @@ def test_nothing_is_left_of_a_release_that_was_removed(installed: ControlPlane) 
     listed = ",".join(kind for kind in kinds if kind not in mortal and "metrics" not in kind)
     left = installed.get(listed, "--namespace", NAMESPACE, "--selector", OURS)["items"]
     names = [f"{one['kind']}/{one['metadata']['name']}" for one in left]
-    assert [name for name in names if name.split("/")[0].lower() not in KEPT] == []
+    assert [name for name in names if name not in KEPT and name.split("/")[0] not in KEPT] == []

@@ -18,7 +18,7 @@ POOL = pb.Pool(model="m", owned_by="us", created_at=7, context_tokens=2048, min_
 
 @pytest.fixture
 async def router(wire: Wire) -> AsyncIterator[RouterService]:
-    service = Router(Settings(queue_size=2, queue_timeout_ms=200, retry_after_ms=700))
+    service = Router(Settings(queue_size=2, queue_timeout_ms=200, retry_after_ms=700, settle_ms=0))
     client = await wire(RouterService, service)
     await client.put_pool(pb.PutPoolRequest(pool=POOL))
     yield client

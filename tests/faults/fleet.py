@@ -19,7 +19,9 @@ import httpx
 
 from benchmarks.valkey import ValkeyServer
 from services.storage.embedded import EmbeddedServer
+from tests.cluster.certificates import Authority
 from tests.journeys.platform_process import free_port
+from tests.services.rpc.authorities import Secret
 
 MODEL = "scripted"
 TOKENS = 60
@@ -115,6 +117,7 @@ class Fleet:
             "MODELPLANE_DATABASE_URL": postgres.url,
             "MODELPLANE_VALKEY_URL": valkey.url,
             "MODELPLANE_RPC_TOKEN": "a secret between services",
+            "MODELPLANE_RPC_TLS_FOLDER": str(Secret(folder / "tls", Authority(folder / "authority", "ours")).folder),
             "MODELPLANE_AUTH_PEPPER": "a pepper",
             "MODELPLANE_GRACE_S": "10",
             "MODELPLANE_BILLING_ORPHAN_S": "3",

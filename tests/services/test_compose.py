@@ -2,12 +2,16 @@
 
 import asyncio
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -18,9 +22,15 @@ from modelplane.tokenizer.v1.tokenizer_api import TokenizerService
 from modelplane.tokenizer.v1.tokenizer_pb2 import RenderRequest
 from services import compose, graph
 from services.compose import Context, Platform
-from services.faults import Unavailable
+from services.context import call
+from services.faults import DeadlineExceeded, Unavailable
+from services.rpc.connect import connect
+from services.rpc.settings import RpcSettings
 from services.settings import Environment, PlatformSettings, SettingsError
+from tests.cluster.certificates import Authority
 from tests.fakes.journal import NEEDS, Journal
+from tests.fakes.probes import ProbeTokenizer
+from tests.services.rpc.authorities import Secret
 
 OPENED = ["open tokenizer", "open chat_inference", "open gateway"]
 DRAINED = ["drain gateway", "drain chat_inference", "drain tokenizer"]
@@ -144,11 +154,80 @@ async def test_what_is_built_can_be_called_back_before_the_rest_is(journal: Jour
             await tokenizer.render(RenderRequest())
             with pytest.raises(Unavailable) as caught:
                 await anext(aiter(inference.generate(GenerateRequest())))
-            assert caught.value.reason == "not_ready"
+            assert caught.value.reason == "service_unavailable"
 
     journal.on_build["chat_inference"] = call_back
     async with platform():
         pass
+
+
+async def test_calls_in_flight_end_before_the_services_do(journal: Journal) -> None:
+    async with platform("tokenizer") as there:
+        tokenizer = journal.contexts["tokenizer"]._platform.objects["tokenizer"]
+        assert isinstance(tokenizer, ProbeTokenizer)
+        tokenizer.released.clear()
+        async with connect(TokenizerService, there.server.address, RpcSettings()) as client:
+            calling = asyncio.create_task(client.render(RenderRequest(model="m")))
+            await tokenizer.started.wait()
+            stopping = asyncio.create_task(there.__aexit__())
+            await asyncio.sleep(0.5)
+            assert "close tokenizer" not in journal.entries
+            tokenizer.released.set()
+            assert (await calling).prompt.model == "m"
+            await stopping
+    assert "close tokenizer" in journal.entries
+
+
+async def test_processes_with_certificates_know_each_other(journal: Journal, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority", "ours")
+    here = str(Secret(tmp_path / "here", authority).folder)
+    stranger = Secret(tmp_path / "stranger", Authority(tmp_path / "foreign", "theirs"))
+    async with platform("tokenizer", "chat_inference", RPC_TLS_FOLDER=here) as there:
+        address = there.server.address
+        variables = {"TOKENIZER_ADDRESS": address, "CHAT_INFERENCE_ADDRESS": address, "RPC_TLS_FOLDER": here}
+        async with platform("gateway", **variables):
+            gateway = journal.contexts["gateway"]
+            assert (await gateway.need(TokenizerService).render(RenderRequest(model="m"))).prompt.model == "m"
+            async with gateway.connect(TokenizerService, address) as client:
+                assert (await client.render(RenderRequest(model="n"))).prompt.model == "n"
+            assert gateway.server_tls().verify_mode is ssl.CERT_REQUIRED
+        for settings in (RpcSettings(), stranger.settings):
+            async with connect(TokenizerService, address, settings) as refused:
+                with call("req_1", 0.3), pytest.raises(DeadlineExceeded):
+                    await refused.render(RenderRequest())
+
+
+async def test_tls_of_a_service_needs_certificates(journal: Journal) -> None:
+    async with platform():
+        with pytest.raises(SettingsError, match="MODELPLANE_RPC_TLS_FOLDER"):
+            journal.contexts["gateway"].server_tls()
+
+
+async def test_probes_and_metrics_are_there_from_birth_to_death(journal: Journal) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for found in (first, second):
+            found.bind(("127.0.0.1", 0))
+        probes, metrics = (f"127.0.0.1:{found.getsockname()[1]}" for found in (first, second))
+    seen: list[tuple[int, int, int]] = []
+    status = health_pb2.HealthCheckResponse
+
+    async def look(*_: object) -> None:
+        async with grpc.aio.insecure_channel(probes) as channel, httpx.AsyncClient() as http:
+            stub = health_pb2_grpc.HealthStub(channel)
+            alive, ready = [
+                (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+                for name in ("liveness", "readiness")
+            ]
+            seen.append((alive, ready, (await http.get(f"http://{metrics}/metrics")).status_code))
+
+    journal.on_build["gateway"] = look
+    journal.on_drain["gateway"] = look
+    async with platform(RPC_HEALTH_LISTEN=probes, TELEMETRY_LISTEN=metrics):
+        await look()
+    starting = (status.SERVING, status.NOT_SERVING, 200)
+    assert seen == [starting, (status.SERVING, status.SERVING, 200), starting]
+    with pytest.raises(grpc.aio.AioRpcError):
+        await look()
 
 
 async def test_readiness_is_all_the_pings(journal: Journal) -> None:

@@ -14,6 +14,7 @@ class Sample(Group, frozen=True, kw_only=True):
 
     group: ClassVar[str] = "sample"
 
+    blocks: tuple[str, ...] = ()
     text: str = "default"
     count: Annotated[int, msgspec.Meta(ge=1)] = 3
     share: float = 0.5
@@ -45,6 +46,10 @@ def test_every_kind_of_field() -> None:
         maybe_folder=Path("/c"),
         level="high",
     )
+
+
+def test_several_values_are_told_apart_by_commas() -> None:
+    assert group(BLOCKS="10.0.0.0/8, 192.168.0.0/16,").blocks == ("10.0.0.0/8", "192.168.0.0/16")
 
 
 def test_an_empty_variable_is_an_unset_one() -> None:

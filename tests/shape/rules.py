@@ -56,7 +56,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "services/rpc/__init__.py": "sets what gRPC reads when it is imported",
     "services/tokenizer/models.py": "sets what the tokenizers library reads at its first call",
     "services/pools/driver.py": "sets what Ray reads, in the process that is Ray's alone",
-    "services/pools/replica.py": "undoes what Ray set in the replica's process",
+    "services/pools/replica.py": "undoes what Ray set in the process, and learns where its machine keeps its files",
     "services/chat_inference/engines/vllm.py": "sets what vLLM reads when it is imported",
     "services/chat_inference/engines/checkpoints.py": "sets what transformers reads when it is imported",
 }

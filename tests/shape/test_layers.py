@@ -16,6 +16,7 @@ SOURCE = shutil.ignore_patterns("__pycache__", "*.so")
 def tree(tmp_path: Path) -> Path:
     """A copy of the source that imports are read from."""
     shutil.copytree(ROOT / "services", tmp_path / "services", ignore=SOURCE)
+    shutil.copytree(ROOT / "operators", tmp_path / "operators", ignore=SOURCE)
     shutil.copytree(ROOT / "protos" / "modelplane", tmp_path / "modelplane", ignore=SOURCE)
     # Else the installed package of that name would be read in its place.
     for folder in [tmp_path / "modelplane", *(tmp_path / "modelplane").glob("**/")]:
@@ -41,6 +42,8 @@ PLANTED = [
     ("services/up.py", "def f():\n    import services.__main__", "layers"),
     ("services/new_module.py", '"""A module that no layer names."""', "layers"),
     ("modelplane/auth/v1/auth_api.py", "import services.faults", "contracts know no service"),
+    ("services/settings.py", "import operators.metrics", "no service imports an operator"),
+    ("operators/metrics/api.py", "import services.pools.scaling", "operators import no service"),
     ("services/gateway/sse.py", "import grpc", "only rpc imports grpc"),
     ("services/telemetry.py", "def f():\n    import grpc_health", "only rpc imports grpc"),
     ("services/auth/service.py", "import psycopg", "only stores and storage import the database library"),

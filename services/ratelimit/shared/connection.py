@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -112,16 +113,28 @@ class Connection(asyncio.Protocol):
             self.lost.set_result(reason)
 
 
-async def connect(url: str, clock: Callable[[], int]) -> Connection:
-    """Opens a connection and logs in. Raises OSError, Unreachable or ServerError; takes as long as it takes."""
+def tls(ca_file: Path | None = None, folder: Path | None = None) -> ssl.SSLContext:
+    """For servers whose certificate fits their name. Raises OSError when the files cannot be used."""
+    context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+    if folder is not None:
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    return context
+
+
+async def connect(url: str, clock: Callable[[], int], secure: Callable[[], ssl.SSLContext] = tls) -> Connection:
+    """Opens a connection and logs in. Raises OSError, Unreachable or ServerError; takes as long as it takes.
+
+    `secure` is asked for each connection of a url with TLS, so that renewed files are taken up.
+    """
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
     connection = Connection(clock)
     if parts.scheme == "unix":
         await loop.create_unix_connection(lambda: connection, parts.path)
     else:
-        secure = ssl.create_default_context() if parts.scheme in ("valkeys", "rediss") else None
-        await loop.create_connection(lambda: connection, parts.hostname or "localhost", parts.port or _PORT, ssl=secure)
+        context = await asyncio.to_thread(secure) if parts.scheme in ("valkeys", "rediss") else None
+        host, port = parts.hostname or "localhost", parts.port or _PORT
+        await loop.create_connection(lambda: connection, host, port, ssl=context)
     try:
         if parts.password:
             user = (unquote(parts.username),) if parts.username else ()

@@ -9,13 +9,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
 from prometheus_client import Gauge
 
 from services import telemetry
-from services.ratelimit.shared.connection import SCHEMES, Connection, ServerError, Unreachable, connect
+from services.ratelimit.shared.connection import SCHEMES, Connection, ServerError, Unreachable, connect, tls
 from services.ratelimit.shared.function import Function, Reply, Request
 from services.ratelimit.shared.settings import ValkeySettings
 from services.settings import SettingsError
@@ -38,6 +39,7 @@ class Link:
         if settings.url is None or urlsplit(settings.url).scheme not in SCHEMES:
             raise SettingsError(f"MODELPLANE_VALKEY_URL={settings.url!r} must begin with one of {', '.join(SCHEMES)}")
         self._url = settings.url
+        self._tls = partial(tls, settings.ca_file, settings.tls_folder)
         self._timeout_ns = settings.timeout_ms * 1_000_000
         self._clock = clock
         self._function = Function()
@@ -93,7 +95,7 @@ class Link:
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Connection]:
         """A connection on which the function has answered. It stays open when the block ends well."""
-        connection = await connect(self._url, self._clock)
+        connection = await connect(self._url, self._clock, self._tls)
         try:
             await self._function.load(connection)
             await self._function.decide(connection, Request())

@@ -1,5 +1,6 @@
 """Where shared buckets live, how far a gateway may decide ahead of them, and what it does without them."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -15,8 +16,16 @@ class ValkeySettings(Group, frozen=True, kw_only=True):
     group: ClassVar[str] = "valkey"
 
     url: str | None = None
-    """Valkey (or Redis 7) that holds the buckets of all gateways: `valkey://[user:password@]host[:port][/database]`,
-    `valkeys://` with TLS, `unix:///path`. Default: none; the buckets are in memory, which is right for one gateway."""
+    """Valkey (or Redis 7) that holds the buckets of all gateways: `valkey://[[user]:password@]host[:port][/database]`,
+    `valkeys://` (or `rediss://`) with TLS, `unix:///path`. Default: none; the buckets are in memory, which is right
+    for one gateway."""
+
+    ca_file: Path | None = None
+    """File with the authority that has signed Valkey's certificate; it is read at every connection. Default: those
+    that this machine trusts."""
+
+    tls_folder: Path | None = None
+    """Folder with `tls.crt` and `tls.key` for a Valkey that asks for a certificate. Default: none is shown."""
 
     lease_ms: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 150
     """Milliseconds for which a gateway may decide on quota that it took in advance: what a killed gateway takes with

@@ -1,6 +1,7 @@
 """The router in its own process, with a clock of the test's own."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from modelplane.router.v1 import router_pb2 as pb
+from services import context
+from services.faults import NotFound, Unavailable
 from services.router.service import Router
 from services.router.settings import Settings
 
@@ -160,3 +163,36 @@ async def test_metrics_follow_the_live_state(router: Router, replica: None) -> N
     ] == [1, 1, 1]
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+def asked(request_id: str, model: str = "m") -> pb.PlaceRequest:
+    return pb.PlaceRequest(request_id=request_id, model=model, key_id="k", project_id="p")
+
+
+async def test_after_a_restart_a_request_waits_until_its_model_is_known() -> None:
+    router = Router(Settings())
+    placing = asyncio.create_task(router.place(asked("req_1")))
+    await asyncio.sleep(0.05)
+    await router.put_pool(pb.PutPoolRequest(pool=pb.Pool(model="other")))
+    await asyncio.sleep(0.05)
+    assert not placing.done()
+    await register(router, "r1", 1)
+    assert (await asyncio.wait_for(placing, 5)).placement.replica_id == "r1"
+    router.close()
+
+
+async def test_a_model_that_nobody_tells_of_does_not_exist() -> None:
+    router = Router(Settings(settle_ms=100))
+    started_s = time.monotonic()
+    with pytest.raises(NotFound):
+        await router.place(asked("req_1"))
+    assert 0.09 < time.monotonic() - started_s < 3
+    with pytest.raises(NotFound):
+        await asyncio.wait_for(router.place(asked("req_2")), 0.05)
+
+
+async def test_whoever_cannot_wait_for_the_models_is_told_to_come_back() -> None:
+    router = Router(Settings())
+    with context.call("req_1", 0.05), pytest.raises(Unavailable) as caught:
+        await router.place(asked("req_1"))
+    assert (caught.value.reason, caught.value.rule.status, caught.value.retry_after_ms) == ("not_ready", 503, 1000)

@@ -1,5 +1,6 @@
 """What orchestrators and debuggers see: health from birth, readiness, reflection, the listening address."""
 
+import asyncio
 import socket
 from typing import Any
 
@@ -9,7 +10,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from modelplane.tokenizer.v1.tokenizer_pb2 import RenderRequest
-from services.faults import Unavailable
+from services import context
+from services.faults import DeadlineExceeded, Unavailable
 from services.rpc.serve import RpcServer
 from services.rpc.settings import RpcSettings
 from tests.services.rpc.servers import probes
@@ -49,13 +51,22 @@ async def test_a_remote_ping_is_the_servers_health() -> None:
             await client.ping()
 
 
-async def test_a_service_answers_not_ready_until_it_is_placed() -> None:
+async def test_a_call_waits_until_the_service_is_placed() -> None:
     async with probes(placed=False) as p:
-        with pytest.raises(Unavailable) as caught:
+        with context.call("req_1", 0.3), pytest.raises(DeadlineExceeded):
             await p.remote_tokenizer.render(RenderRequest())
-        assert (caught.value.reason, caught.value.rule.status) == ("not_ready", 503)
+        calling = asyncio.create_task(p.remote_tokenizer.render(RenderRequest()))
+        await asyncio.sleep(0.1)
+        assert not calling.done()
         p.place()
-        await p.remote_tokenizer.render(RenderRequest())
+        await asyncio.wait_for(calling, 5)
+
+
+async def test_whoever_does_not_look_at_health_is_told_not_ready() -> None:
+    async with probes(placed=False) as p, grpc.aio.insecure_channel(p.server.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(f"/{TOKENIZER}/Render")(b"")
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, "not_ready")
 
 
 async def test_reflection_lists_the_services() -> None:

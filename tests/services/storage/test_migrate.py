@@ -1,12 +1,17 @@
 """The schema is brought up to date once, however many start together, and a newer one is left alone."""
 
 import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from services.storage import Database, StartError
-from services.storage.migrate import upgrade
+from services.__main__ import main
+from services.settings import PlatformSettings
+from services.storage import Database, StartError, open_database
+from services.storage.migrate import MIGRATIONS, OutOfDate, check, upgrade
 from tests.audited import assert_clean
 
 
@@ -34,6 +39,124 @@ def test_newer_schema_is_refused_and_untouched(database_url: str) -> None:
     with pytest.raises(StartError, match=r"9999.*newer"):
         upgrade(database_url)
     assert tables(database_url) == before
+
+
+NEWER = """
+from alembic import op
+
+revision = "9001"
+down_revision = "{head}"
+{said}
+
+def upgrade():
+    op.execute("CREATE TABLE of_a_newer_program ()")
+"""
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Callable[[str], Path]:
+    """The migrations of a newer program, whose last revision says so much of older ones."""
+
+    def made(said: str) -> Path:
+        folder = tmp_path / "migrations"
+        shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        head = max(path.stem.split("_")[0] for path in (folder / "versions").glob("*.py"))
+        (folder / "versions" / "9001_newer.py").write_text(NEWER.format(head=head, said=said))
+        return folder
+
+    return made
+
+
+def head() -> str:
+    return max(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").glob("*.py"))
+
+
+def test_an_older_program_goes_on_where_the_newer_one_allows_it(
+    database_url: str, newer: Callable[[str], Path]
+) -> None:
+    folder = newer(f'oldest_program = "{head()}"')
+    assert upgrade(database_url, migrations=folder) == (head(), "9001")
+    assert upgrade(database_url) == ("9001", "9001")
+    check(database_url)
+    check(database_url, migrations=folder)
+    assert "of_a_newer_program" in tables(database_url)
+    assert upgrade(database_url, migrations=folder) == ("9001", "9001")
+
+
+@pytest.mark.parametrize("said", ["", 'oldest_program = "9001"', 'oldest_program = "9000"'])
+def test_an_older_program_is_refused_where_it_does_not(
+    database_url: str, newer: Callable[[str], Path], said: str
+) -> None:
+    upgrade(database_url, migrations=newer(said))
+    for refused in (upgrade, check):
+        with pytest.raises(StartError, match=r"9001.*newer"):
+            refused(database_url)
+
+
+def test_what_one_revision_forbids_no_later_one_allows(database_url: str, newer: Callable[[str], Path]) -> None:
+    folder = newer("")
+    later = NEWER.replace("9001", "9002").replace("of_a_newer", "of_a_still_newer")
+    later = later.format(head="9001", said=f'oldest_program = "{head()}"')
+    (folder / "versions" / "9002_newest.py").write_text(later)
+    upgrade(database_url, migrations=folder)
+    with pytest.raises(StartError, match="9002"):
+        upgrade(database_url)
+
+
+def test_migrations_that_exist_say_what_they_are(empty_database_url: str) -> None:
+    with pytest.raises(OutOfDate, match="none"):
+        check(empty_database_url)
+    assert upgrade(empty_database_url, "0004") == ("", "0004")
+    with pytest.raises(OutOfDate, match="0004"):
+        check(empty_database_url)
+    assert upgrade(empty_database_url) == ("0004", head())
+    check(empty_database_url)
+
+
+async def test_services_that_do_not_migrate_wait_for_who_does(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = PlatformSettings(database_url=empty_database_url, database_migrate=False, database_wait_s=30)
+
+    async def opened() -> None:
+        async with open_database(settings) as database:
+            await database.ping()
+
+    waiting = asyncio.create_task(opened())
+    await asyncio.sleep(1.5)
+    assert not waiting.done() and "organizations" not in tables(empty_database_url)
+    await asyncio.to_thread(upgrade, empty_database_url)
+    await asyncio.wait_for(waiting, 10)
+    assert caplog.text.count("waiting for the database's schema") == 1
+
+
+async def test_they_do_not_wait_for_ever_and_not_for_what_is_newer(
+    empty_database_url: str, newer: Callable[[str], Path]
+) -> None:
+    waited = PlatformSettings(database_url=empty_database_url, database_migrate=False, database_wait_s=0.1)
+    with pytest.raises(StartError, match="modelplane migrate"):
+        async with open_database(waited):
+            pass
+    await asyncio.to_thread(upgrade, empty_database_url, migrations=newer(""))
+    refused = PlatformSettings(database_url=empty_database_url, database_migrate=False)
+    with pytest.raises(StartError, match="newer"):
+        async with open_database(refused):
+            pass
+
+
+def test_the_command(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MODELPLANE_DATABASE_URL", raising=False)
+    assert main(["migrate"]) == 2
+    assert "MODELPLANE_DATABASE_URL" in capsys.readouterr().err
+    monkeypatch.setenv("MODELPLANE_DATABASE_URL", empty_database_url)
+    assert main(["migrate"]) == 0
+    assert capsys.readouterr().out == f"The schema went from nothing to {head()}.\n"
+    assert main(["migrate"]) == 0
+    assert capsys.readouterr().out == f"The schema is at {head()} already.\n"
+    monkeypatch.setenv("MODELPLANE_DATABASE_URL", "postgresql://nobody@/none?host=/nonexistent")
+    assert main(["migrate"]) == 2
 
 
 def test_unreachable_database_says_so() -> None:

@@ -24,13 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmodelplane/pools/v1/pools.proto\x12\x13modelplane.pools.v1\"\xd6\x01\n\x0bReplicaInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x30\n\x05state\x18\x03 \x01(\x0e\x32!.modelplane.pools.v1.ReplicaState\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x15\n\rstarted_at_ms\x18\x06 \x01(\x03\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\t\x12\x0f\n\x07node_ip\x18\t \x01(\t\x12\x11\n\tnode_name\x18\n \x01(\t\"\x15\n\x13ListReplicasRequest\"J\n\x14ListReplicasResponse\x12\x32\n\x08replicas\x18\x01 \x03(\x0b\x32 .modelplane.pools.v1.ReplicaInfo\"\xda\x02\n\x08PoolInfo\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\t\x12\x14\n\x0cmin_replicas\x18\x03 \x01(\r\x12\x14\n\x0cmax_replicas\x18\x04 \x01(\r\x12\x0e\n\x06wanted\x18\x05 \x01(\r\x12\x10\n\x08starting\x18\x06 \x01(\r\x12\r\n\x05ready\x18\x07 \x01(\r\x12\x10\n\x08\x64raining\x18\x08 \x01(\r\x12\x10\n\x08outdated\x18\t \x01(\r\x12\x0e\n\x06queued\x18\n \x01(\r\x12\x0f\n\x07running\x18\x0b \x01(\r\x12\x1b\n\x13output_tokens_per_s\x18\x0c \x01(\x01\x12\x12\n\nlast_error\x18\r \x01(\t\x12\x13\n\x0bwaiting_for\x18\x0e \x01(\t\x12\x0f\n\x07removed\x18\x0f \x01(\x08\x12\x32\n\x08replicas\x18\x10 \x03(\x0b\x32 .modelplane.pools.v1.ReplicaInfo\"\x12\n\x10ListPoolsRequest\"A\n\x11ListPoolsResponse\x12,\n\x05pools\x18\x01 \x03(\x0b\x32\x1d.modelplane.pools.v1.PoolInfo*~\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x03\x32\xcf\x01\n\x0cPoolsService\x12\x63\n\x0cListReplicas\x12(.modelplane.pools.v1.ListReplicasRequest\x1a).modelplane.pools.v1.ListReplicasResponse\x12Z\n\tListPools\x12%.modelplane.pools.v1.ListPoolsRequest\x1a&.modelplane.pools.v1.ListPoolsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmodelplane/pools/v1/pools.proto\x12\x13modelplane.pools.v1\"\xd6\x01\n\x0bReplicaInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x30\n\x05state\x18\x03 \x01(\x0e\x32!.modelplane.pools.v1.ReplicaState\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x15\n\rstarted_at_ms\x18\x06 \x01(\x03\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\t\x12\x0f\n\x07node_ip\x18\t \x01(\t\x12\x11\n\tnode_name\x18\n \x01(\t\"\x15\n\x13ListReplicasRequest\"J\n\x14ListReplicasResponse\x12\x32\n\x08replicas\x18\x01 \x03(\x0b\x32 .modelplane.pools.v1.ReplicaInfo\"\xda\x02\n\x08PoolInfo\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\t\x12\x14\n\x0cmin_replicas\x18\x03 \x01(\r\x12\x14\n\x0cmax_replicas\x18\x04 \x01(\r\x12\x0e\n\x06wanted\x18\x05 \x01(\r\x12\x10\n\x08starting\x18\x06 \x01(\r\x12\r\n\x05ready\x18\x07 \x01(\r\x12\x10\n\x08\x64raining\x18\x08 \x01(\r\x12\x10\n\x08outdated\x18\t \x01(\r\x12\x0e\n\x06queued\x18\n \x01(\r\x12\x0f\n\x07running\x18\x0b \x01(\r\x12\x1b\n\x13output_tokens_per_s\x18\x0c \x01(\x01\x12\x12\n\nlast_error\x18\r \x01(\t\x12\x13\n\x0bwaiting_for\x18\x0e \x01(\t\x12\x0f\n\x07removed\x18\x0f \x01(\x08\x12\x32\n\x08replicas\x18\x10 \x03(\x0b\x32 .modelplane.pools.v1.ReplicaInfo\"\x12\n\x10ListPoolsRequest\"A\n\x11ListPoolsResponse\x12,\n\x05pools\x18\x01 \x03(\x0b\x32\x1d.modelplane.pools.v1.PoolInfo*~\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x01\x12\x17\n\x13REPLICA_STATE_READY\x10\x02\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x03\x32\xd9\x01\n\x0cPoolsService\x12h\n\x0cListReplicas\x12(.modelplane.pools.v1.ListReplicasRequest\x1a).modelplane.pools.v1.ListReplicasResponse\"\x03\x90\x02\x01\x12_\n\tListPools\x12%.modelplane.pools.v1.ListPoolsRequest\x1a&.modelplane.pools.v1.ListPoolsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelplane.pools.v1.pools_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_POOLSSERVICE'].methods_by_name['ListReplicas']._loaded_options = None
+  _globals['_POOLSSERVICE'].methods_by_name['ListReplicas']._serialized_options = b'\220\002\001'
+  _globals['_POOLSSERVICE'].methods_by_name['ListPools']._loaded_options = None
+  _globals['_POOLSSERVICE'].methods_by_name['ListPools']._serialized_options = b'\220\002\001'
   _globals['_REPLICASTATE']._serialized_start=808
   _globals['_REPLICASTATE']._serialized_end=934
   _globals['_REPLICAINFO']._serialized_start=57
@@ -46,5 +50,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPOOLSRESPONSE']._serialized_start=741
   _globals['_LISTPOOLSRESPONSE']._serialized_end=806
   _globals['_POOLSSERVICE']._serialized_start=937
-  _globals['_POOLSSERVICE']._serialized_end=1144
+  _globals['_POOLSSERVICE']._serialized_end=1154
 # @@protoc_insertion_point(module_scope)

@@ -48,9 +48,10 @@ class BillingSettings(Group, frozen=True, kw_only=True):
     """Seconds that money leased from the database lasts; leases are renewed well before. So long is missing what a
     killed process had leased, and so long at the most requests are served while the database is away."""
 
-    orphan_s: Annotated[float, msgspec.Meta(ge=0)] = 15.0
+    orphan_s: Annotated[float, msgspec.Meta(ge=0)] = 60.0
     """Seconds without news after which what a dead process knew of running requests is billed. Their gateways may be
-    alive and go on to tell the process that takes its place; longer than any model needs for a token."""
+    alive and go on to tell the process that takes its place: longer than any model needs for a token, and than
+    MODELPLANE_GATEWAY_SETTLE_TIMEOUT_S, for which they try to tell an end."""
 
     patience_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     """Seconds that a request waits at most, where what is left does not cover it, for others to end and to give back

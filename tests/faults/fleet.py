@@ -120,7 +120,9 @@ class Fleet:
             "MODELPLANE_RPC_TLS_FOLDER": str(Secret(folder / "tls", Authority(folder / "authority", "ours")).folder),
             "MODELPLANE_AUTH_PEPPER": "a pepper",
             "MODELPLANE_GRACE_S": "10",
-            "MODELPLANE_BILLING_ORPHAN_S": "3",
+            # A gateway may wait so long for billing to come back on a busy machine, and what it then tells counts.
+            "MODELPLANE_GATEWAY_SETTLE_TIMEOUT_S": "10",
+            "MODELPLANE_BILLING_ORPHAN_S": "12",
             **{f"MODELPLANE_{service.upper()}_ADDRESS": control for service in CONTROL.split(",")},
             **{f"MODELPLANE_{service.upper()}_ADDRESS": money for service in MONEY.split(",")},
             # For commands.

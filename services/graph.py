@@ -28,9 +28,18 @@ SERVICES: Mapping[str, Service] = {
         "services.members.service:build", "modelplane.members.v1.members_api:MembersService", database=True
     ),
     "keys": Service("services.keys.service:build", "modelplane.keys.v1.keys_api:KeysService", database=True),
-    "auth": Service("services.auth.service:build", "modelplane.auth.v1.auth_api:AuthService", needs=("keys",)),
+    "auth": Service(
+        "services.auth.service:build",
+        "modelplane.auth.v1.auth_api:AuthService",
+        needs=("keys",),
+        protocols=("envoy.service.auth.v3.external_auth_pb2:Authorization",),
+    ),
     "tokenizer": Service("services.tokenizer.service:build", "modelplane.tokenizer.v1.tokenizer_api:TokenizerService"),
-    "ratelimit": Service("services.ratelimit.service:build", "modelplane.ratelimit.v1.ratelimit_api:RateLimitService"),
+    "ratelimit": Service(
+        "services.ratelimit.service:build",
+        "modelplane.ratelimit.v1.ratelimit_api:RateLimitService",
+        protocols=("envoy.service.ratelimit.v3.rls_pb2:RateLimitService",),
+    ),
     "billing": Service(
         "services.billing.service:build", "modelplane.billing.v1.billing_api:BillingService", database=True
     ),

@@ -1,13 +1,15 @@
 """What a key may be restricted to: one scope per group of endpoints and right.
 
-The keys service refuses scopes that are not here, and the gateway asks for one of them at every endpoint; neither
-may import the other. The words are those of OpenAI's own errors ("Missing scopes: model.request").
+The keys service refuses scopes that are not here, the gateway asks for one of them at every endpoint, and auth for
+one in the name of other proxies; none may import another. The words are those of OpenAI's own errors ("Missing scopes:
+model.request").
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from modelplane.auth.v1.auth_pb2 import ACCESS_READ_ONLY, ACCESS_RESTRICTED, KEY_KIND_ADMIN, Access, KeyKind, Principal
+from services.faults import PermissionDenied
 
 READ = ".read"
 
@@ -42,3 +44,22 @@ def allows(principal: Principal, scope: str) -> bool:
     if access == ACCESS_READ_ONLY:
         return scope.endswith(READ)
     return access != ACCESS_RESTRICTED or scope in principal.scopes
+
+
+def check(principal: Principal, scope: str) -> None:
+    """Raises PermissionDenied when the principal's key does not have the scope."""
+    if not fits(scope, principal.kind):
+        raise PermissionDenied("insufficient_permissions", _WRONG_KIND[SCOPES[scope].administrative])
+    if not allows(principal, scope):
+        raise PermissionDenied(
+            "missing_scope",
+            f"You have insufficient permissions for this operation. Missing scopes: {scope}. Check that you have "
+            "the correct role in your organization and project, and if you're using a restricted API key, that it "
+            "has the necessary scopes.",
+        )
+
+
+_WRONG_KIND: Final[Mapping[bool, str]] = {
+    False: "This key may not use models. Use a project's key (sk-proj-... or sk-svcacct-...).",
+    True: "This key may not administer the organization. Use an admin key (sk-admin-...).",
+}

@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final
 
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
+
 from modelplane.auth.v1 import auth_pb2
 from modelplane.keys.v1 import keys_pb2
 from modelplane.keys.v1.keys_api import KeysService
 from services import key_format, telemetry
+from services.auth import envoy
 from services.auth.cache import Expiring, KeyCache, Known
 from services.auth.guesses import Budget, Guesses, source
 from services.auth.settings import AuthSettings
@@ -73,6 +76,10 @@ class Auth:
         _check_headers(request, found)
         self._used_at_ms[found.key_id] = now_ms
         return found.answer
+
+    async def check(self, request: CheckRequest, /) -> CheckResponse:
+        """What another Envoy asks before it lets a request pass (its ext_authz)."""
+        return await envoy.answer(self.authenticate, request)
 
     async def follow(self) -> None:
         """Forgets what the service `keys` says is old, for ever."""

@@ -3,7 +3,6 @@
 Every route names the scope that its callers need (`application.Route`), so that no endpoint can forget to ask.
 """
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
@@ -11,15 +10,14 @@ from typing import Final
 from modelplane.auth.v1.auth_api import AuthService
 from modelplane.auth.v1.auth_pb2 import AuthenticateRequest, ModelPolicy, Principal
 from services import telemetry
-from services.faults import NotFound, PermissionDenied, Unauthenticated
+from services.faults import NotFound
 from services.gateway.calls import Call
-from services.scopes import SCOPES, allows, fits
+from services.networks import check_address, network, within
+from services.scopes import check
 from services.settings import SettingsError
 
 FORWARDED = b"x-forwarded-for"
 MOST_NETWORKS: Final = 10_000
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Access:
@@ -49,16 +47,8 @@ class Access:
         with telemetry.span("authenticate"):
             principal = (await self._auth.authenticate(request)).principal
         if principal.ip_ranges:
-            self._check_address(address, principal)
-        if not fits(scope, principal.kind):
-            raise PermissionDenied("insufficient_permissions", _WRONG_KIND[SCOPES[scope].administrative])
-        if not allows(principal, scope):
-            raise PermissionDenied(
-                "missing_scope",
-                f"You have insufficient permissions for this operation. Missing scopes: {scope}. Check that you have "
-                "the correct role in your organization and project, and if you're using a restricted API key, that it "
-                "has the necessary scopes.",
-            )
+            check_address(address, [self._network(block) for block in principal.ip_ranges])
+        check(principal, scope)
         return self._by_name(principal)
 
     def _by_name(self, principal: Principal) -> Principal:
@@ -75,40 +65,12 @@ class Access:
     def address(self, call: Call) -> str:
         """Where the call comes from: the last address that no trusted proxy has added; "" when that is unknown."""
         address = call.peer
-        if self._trusted and _within(address, self._trusted):
+        if self._trusted and within(address, self._trusted):
             for hop in reversed(call.header(FORWARDED).split(",")):
                 address = hop.strip() or address
-                if not _within(address, self._trusted):
+                if not within(address, self._trusted):
                     break
         return address
-
-    def _check_address(self, address: str, principal: Principal) -> None:
-        if not _within(address, [self._network(block) for block in principal.ip_ranges]):
-            raise Unauthenticated(
-                "ip_not_authorized",
-                f"Your IP address ({address or 'unknown'}) is not among those that this project allows.",
-            )
-
-
-_WRONG_KIND: Final[Mapping[bool, str]] = {
-    False: "This key may not use models. Use a project's key (sk-proj-... or sk-svcacct-...).",
-    True: "This key may not administer the organization. Use an admin key (sk-admin-...).",
-}
-
-
-def network(block: str) -> Network:
-    """Raises ValueError for what is no CIDR block and no address."""
-    return ipaddress.ip_network(block)
-
-
-def _within(address: str, networks: Sequence[Network]) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped
-    return any(parsed in block for block in networks)
 
 
 def may_use(policy: ModelPolicy, name: str) -> bool:

@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 from modelplane.auth.v1.auth_pb2 import Principal
 from services.faults import Cancelled, Fault, InvalidRequest
-from services.gateway.errors import Headers, error_body, error_headers
 from services.gateway.runs import Run
+from services.http_faults import Headers, error_body, error_headers
 from services.rate_headers import rate_headers
 
 Scope = MutableMapping[str, Any]

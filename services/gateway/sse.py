@@ -21,10 +21,10 @@ from modelplane.usage.v1.usage_pb2 import Usage
 from services.faults import Fault
 from services.gateway.calls import Call
 from services.gateway.completions import FINISH_REASONS, Fields, Identity, logprob_objects, usage_object
-from services.gateway.errors import error_body
 from services.gateway.outputs.answers import Answers, ChoiceStream
 from services.gateway.requests.chat import ChatRequest
 from services.gateway.runs import Outlet
+from services.http_faults import error_body
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"

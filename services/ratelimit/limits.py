@@ -38,7 +38,7 @@ DIMENSIONS: Final[Mapping[str, int]] = {
     "audio_mbpm": AUDIO,
     "batch_tpd": BATCH,
 }
-_DAILY: Final = frozenset((RPD, TPD, BATCH))
+DAILY: Final = frozenset((RPD, TPD, BATCH))
 # Audio is counted in bytes, so that a fraction of a megabyte counts as what it is.
 MEGABYTE: Final = 1_000_000
 
@@ -46,7 +46,7 @@ MEGABYTE: Final = 1_000_000
 def rate(dimension: int, limit: int) -> Rate:
     """The rate of a limit (units per window, at least 0; audio in megabytes)."""
     units = limit * MEGABYTE if dimension == AUDIO else limit
-    return per_window(units, DAY_NS if dimension in _DAILY else MINUTE_NS)
+    return per_window(units, DAY_NS if dimension in DAILY else MINUTE_NS)
 
 
 class ModelLimits(NamedTuple):

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 from prometheus_client import Counter, Gauge
 
 from modelplane.limits.v1 import limits_pb2
 from modelplane.ratelimit.v1 import ratelimit_pb2
 from services import telemetry
 from services.compose import Context
-from services.ratelimit import reservations, settings, snapshot, tiers
+from services.ratelimit import envoy, reservations, settings, snapshot, tiers
 from services.ratelimit.book import LimitBook
 from services.ratelimit.buckets import Buckets, Clock, Correction, Level, MemoryBuckets, Need, Short
 from services.ratelimit.expectations import Expectations
@@ -165,6 +166,10 @@ class RateLimiter:
                 for dimension, limit in by_dimension.items():
                     described.limits.add(scope=scope, dimension=limits_pb2.Dimension.ValueType(dimension), limit=limit)
         return response
+
+    async def should_rate_limit(self, request: RateLimitRequest, /) -> RateLimitResponse:
+        """What another Envoy asks before it lets a request pass (its rate limit protocol)."""
+        return await envoy.answer(self._buckets, self._plan, request)
 
     async def sweep(self) -> int:
         """Settles the reservations whose lease is over at what they are known to have used. Returns how many are

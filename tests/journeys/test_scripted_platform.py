@@ -134,8 +134,13 @@ def test_pool_grows_under_load_and_nothing_is_lost(scripted_platform: PlatformPr
     assert answers == ["length"] * 24
 
 
-def test_sigterm_drains_what_is_in_flight(tmp_path: Path) -> None:
-    with running_platform(tmp_path / "home", scripted_variables(tmp_path)) as platform:
+def test_three_lives_on_one_home(tmp_path: Path) -> None:
+    """It drains what is in flight when it is told to stop; killed with everything, it loses no usage; killed alone, it
+    leaves nothing behind. What it was given the first time, it keeps."""
+    home = tmp_path / "home"
+    variables = scripted_variables(tmp_path)
+    with running_platform(home, variables) as platform:
+        kept = platform.credentials
         sdk = platform.sdk(max_retries=0)
         stream = sdk.chat.completions.create(
             model="scripted-slow",
@@ -150,31 +155,22 @@ def test_sigterm_drains_what_is_in_flight(tmp_path: Path) -> None:
         assert platform.process.wait(60) == 0
         platform.assert_nothing_left()
 
-
-def test_kill_of_everything_loses_no_usage(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    variables = scripted_variables(tmp_path)
     with running_platform(home, variables) as platform:
+        assert {**platform.credentials, "base_url": ""} == {**kept, "base_url": ""}
         sdk = platform.sdk(max_retries=0)
         for _ in range(30):
             sdk.chat.completions.create(model="scripted-fast", messages=HELLO)
         platform.kill_everything()
+
     with running_platform(home, variables) as platform:
-        assert platform.credentials["api_key"]
         with psycopg.connect(platform.database_url) as connection:
             end = time.monotonic() + 10
             counted = (0, 0)
-            while counted != (30, 600) and time.monotonic() < end:
+            while counted != (31, 700) and time.monotonic() < end:
                 row = connection.execute("SELECT count(*), sum(output_tokens) FROM usage_records").fetchone()
                 assert row
                 counted = (int(row[0]), int(row[1] or 0))
-        assert counted == (30, 600)
-        assert platform.stop() == 0
-        platform.assert_nothing_left()
-
-
-def test_kill_of_the_platform_process_leaves_nothing(tmp_path: Path) -> None:
-    with running_platform(tmp_path / "home", scripted_variables(tmp_path)) as platform:
+        assert counted == (31, 700)
         platform.process.kill()
         platform.process.wait(10)
         platform.assert_nothing_left(30)

@@ -136,15 +136,15 @@ def fields_table(kind: type[msgspec.Struct], prefix: str = "") -> str:
 
 def groups() -> list[type[Group]]:
     """Every group of settings: the platform's own, the services' in their table's order, then the rest."""
-    found: dict[str, type[Group]] = {}
+    found: dict[str, list[type[Group]]] = {}
     for path in sorted((ROOT / "services").rglob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id == "Group" for b in node.bases):
                 module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
                 kind: type[Group] = getattr(module, node.name)
-                found[kind.group] = kind
+                found.setdefault(kind.group, []).append(kind)
     order = ["", *SERVICES]
-    return [found[name] for name in [*order, *sorted(set(found) - set(order))] if name in found]
+    return [kind for name in [*order, *sorted(set(found) - set(order))] for kind in found.get(name, ())]
 
 
 def configuration() -> str:

@@ -1,8 +1,9 @@
 """The `modelplane` command.
 
 `modelplane up` runs the whole platform in one process on this machine; `modelplane serve auth,billing` runs any
-subset, with gRPC to the rest; `modelplane migrate` brings a database up to date; `modelplane orgs`, `projects`,
-`users`, `invites`, `keys` and `limits` administer a running platform.
+subset, with gRPC to the rest; `modelplane migrate` brings a database up to date; `modelplane backup` and `restore` copy
+what cannot be made again; `modelplane orgs`, `projects`, `users`, `invites`, `keys` and `limits` administer a running
+platform.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 import uvloop
 
 from services import cli, compose, telemetry
+from services.backup import commands as backups
 from services.cli.advice import explained
 from services.faults import Fault
 from services.graph import SERVICES
@@ -32,12 +34,13 @@ def parser() -> argparse.ArgumentParser:
     )
     subcommands = commands.add_subparsers(dest="command", required=True)
     up_about = "run the whole platform on this machine"
-    subcommands.add_parser(
+    up_command = subcommands.add_parser(
         "up",
         help=up_about,
         description=f"{up_about}, until Ctrl-C; its state and its first keys are in the folder that MODELPLANE_HOME "
         "names (default: .modelplane)",
     )
+    up_command.add_argument("--edge", choices=["envoy"], help="listen with an Envoy in front of the gateway")
     serve_about = "run some services, with gRPC to the others"
     serve = subcommands.add_parser(
         "serve",
@@ -52,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         description=f"{migrate_about}, in the database that MODELPLANE_DATABASE_URL names; once it is, this does "
         "nothing. For services that are started with MODELPLANE_DATABASE_MIGRATE=false",
     )
+    backups.add_commands(subcommands)
     cli.add_commands(subcommands)
     return commands
 
@@ -82,11 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environment = Environment.capture()
         match options.command:
             case "up":
-                uvloop.run(up(environment))
+                uvloop.run(up(environment, edge=options.edge is not None))
             case "serve":
                 uvloop.run(serve(options.services, environment))
             case "migrate":
                 migrate(environment)
+            case backups.BACKUP | backups.RESTORE:
+                return asyncio.run(backups.run(options, environment))
             case _:
                 return asyncio.run(cli.run(options, environment))
     except (SettingsError, StartError, KeyError, OSError) as error:

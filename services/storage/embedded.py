@@ -109,7 +109,7 @@ class EmbeddedServer:
             self._lock = None
 
     def _url(self, database: str) -> str:
-        return f"postgresql://{NAME}@/{database}?host={quote(str(self._sockets), safe='')}&connect_timeout=10"
+        return url_at(self._sockets, database)
 
     async def _create(self) -> None:
         """Makes the data directory beside its place and moves it there whole."""
@@ -217,6 +217,26 @@ class EmbeddedServer:
     def _log_since(self, offset: int) -> str:
         lines = self._log.read_bytes()[offset:].decode(errors="replace").splitlines()
         return "\n".join([*lines[-20:], f"(from {self._log})"])
+
+
+def url_at(sockets: Path | None, database: str = NAME) -> str:
+    """Of a server whose socket lies in this folder."""
+    return f"postgresql://{NAME}@/{database}?host={quote(str(sockets), safe='')}&connect_timeout=10"
+
+
+def running_url(home: Path) -> str | None:
+    """Of the server that another process runs on this home; None when none does. Raises StartError."""
+    if not home.exists():
+        return None
+    try:
+        lock(home / "postgres.lock").close()
+    except StartError:
+        try:
+            # PostgreSQL's own note: its process, its data, when it started, its port, where its socket is.
+            return url_at(Path((home / "postgres" / "postmaster.pid").read_text().splitlines()[4]))
+        except (OSError, IndexError):
+            raise StartError(f"The database of {home} is starting. Try again shortly.") from None
+    return None
 
 
 def binaries() -> Path:

@@ -76,6 +76,11 @@ def check(url: str, *, migrations: Path = MIGRATIONS) -> None:
         raise OutOfDate(f"The database cannot be asked: {error}") from error
 
 
+def knows(revision: str, *, migrations: Path = MIGRATIONS) -> bool:
+    """Whether a schema of this revision can be brought up to date by this program."""
+    return bool(revision) and _knows(ScriptDirectory.from_config(_config(migrations)), revision)
+
+
 def current(connection: Connection) -> str:
     """The schema's revision, "" when there is none."""
     return MigrationContext.configure(connection).get_current_revision() or ""

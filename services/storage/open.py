@@ -9,7 +9,7 @@ from typing import Final
 from services import telemetry
 from services.settings import PlatformSettings
 from services.storage.database import Database
-from services.storage.embedded import EmbeddedServer
+from services.storage.embedded import EmbeddedServer, running_url
 from services.storage.errors import StartError
 from services.storage.migrate import OutOfDate, check, upgrade
 
@@ -40,6 +40,20 @@ async def open_database(settings: PlatformSettings) -> AsyncIterator[Database]:
         stack.push_async_callback(database.close)
         await database.open()
         yield database
+
+
+@asynccontextmanager
+async def reached(settings: PlatformSettings) -> AsyncIterator[str]:
+    """The url of the settings' database, whatever is in it. This machine's own is the one that a running platform has
+    under the home, else it runs for as long as the block. Raises StartError."""
+    async with AsyncExitStack() as stack:
+        url = settings.database_url or running_url(settings.home)
+        if url is None:
+            server = EmbeddedServer(settings.home)
+            stack.push_async_callback(server.stop)
+            await server.start()
+            url = server.url
+        yield url
 
 
 async def migrated(url: str, timeout_s: float) -> None:

@@ -26,11 +26,13 @@ def server_context(certificate: str, key: str, authority: str | None = None) -> 
 async def relay(dial: Dial, context: ssl.SSLContext, *, postgres: bool = False) -> AsyncIterator[int]:
     """Gives the port on 127.0.0.1; `postgres` is for clients that ask in the clear whether there is TLS."""
     serving: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         serving.add(task)
+        writers.append(writer)
         task.add_done_callback(serving.discard)
         upstream: asyncio.StreamWriter | None = None
         try:
@@ -57,6 +59,10 @@ async def relay(dial: Dial, context: ssl.SSLContext, *, postgres: bool = False) 
         for task in list(serving):
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+        # Whose other end is gone without a word, and who would wait for one when the loop is gone too.
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
 
 
 async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

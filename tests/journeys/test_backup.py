@@ -39,8 +39,7 @@ def test_a_backup_under_load_becomes_another_platform(tmp_path: Path) -> None:
     seen = json.loads((backup / "manifest.json").read_text())
 
     restored = tmp_path / "restored"
-    assert "another pepper" in modelplane(restored, variables, "restore", str(backup)).stderr
-    restored.mkdir(exist_ok=True)
+    restored.mkdir()
     shutil.copy(tmp_path / "home" / "secrets.json", restored)
     refuse_damaged(backup, tmp_path, variables)
     done = modelplane(restored, variables, "restore", str(backup))
@@ -97,7 +96,7 @@ def refuse_damaged(backup: Path, tmp_path: Path, variables: dict[str, str]) -> N
         file.write(b"oops")
     home = tmp_path / "untouched"
     done = modelplane(home, variables, "restore", str(damaged))
-    assert (done.returncode, home.exists()) == (1, False)
+    assert (done.returncode, home.exists()) == (3, False)
     assert "database.dump is damaged" in done.stderr
 
 

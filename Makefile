@@ -8,8 +8,8 @@ STAMP := .venv/.installed
 
 .PHONY: up test check format protos lock docs bench-gateway bench-engine bench-limits bench-usage bench-ledger faults test-cluster test-node charts images clean
 
-up: $(STAMP) ## install, prepare and run the platform
-	@exec $(BIN)/modelplane up
+up: $(STAMP) ## install, prepare and run the platform; EDGE=envoy: with an Envoy in front
+	@exec $(BIN)/modelplane up $(if $(EDGE),--edge $(EDGE))
 
 test: $(STAMP) ## install and run all tests, two files at a time
 	$(BIN)/pytest -n 2 --dist loadfile

@@ -76,10 +76,16 @@ SERVICES: Mapping[str, Service] = {
             *("tenants", "members", "keys", "ledger", "reports"),
         ),
     ),
+    "xds": Service(
+        "services.xds.service:build",
+        protocols=("envoy.service.discovery.v3.ads_pb2:AggregatedDiscoveryService",),
+    ),
 }
 
+# The control plane of the Envoys at the edge, where there are any.
+EDGE = "xds"
 # Model services run inside the replicas that `pools` starts, not beside the control services.
-ALL_IN_ONE: tuple[str, ...] = tuple(name for name in SERVICES if name != "chat_inference")
+ALL_IN_ONE: tuple[str, ...] = tuple(name for name in SERVICES if name not in {"chat_inference", EDGE})
 
 
 def start_order(targets: Iterable[str]) -> list[str]:

@@ -6,7 +6,9 @@ process with the model replicas under Ray, and shows what it is doing until the 
 
 import asyncio
 import contextlib
+import socket
 import sys
+from pathlib import Path
 
 from modelplane.admin.v1.admin_pb2 import Actor
 from modelplane.auth.v1 import auth_pb2
@@ -20,35 +22,94 @@ from services import compose, telemetry
 from services.catalog import DEFAULT_MODEL, Catalog, checkpoint_directory
 from services.compose import Platform
 from services.faults import Fault, Unavailable
-from services.graph import ALL_IN_ONE
+from services.graph import ALL_IN_ONE, EDGE
 from services.home import Credentials, Home
 from services.progress import Progress
+from services.rpc.settings import RpcSettings
 from services.settings import Environment, PlatformSettings, SettingsError
+from services.xds import process
+from services.xds.bootstrap import ControlPlane
+from services.xds.settings import XdsSettings
 
 POLL_S = 0.2
 
 
-async def up(environment: Environment) -> None:
-    """Serves until SIGINT or SIGTERM. Raises SettingsError or OSError when the platform cannot start."""
+async def up(environment: Environment, *, edge: bool = False) -> None:
+    """Serves until SIGINT or SIGTERM, with `edge` behind an Envoy. Raises SettingsError or OSError when the platform
+    cannot start."""
     settings = environment.group(PlatformSettings)
     home = Home(settings.home)
     home.create()
     environment = Environment({**home.variables(), **environment.variables}).with_variables(
         {"MODELPLANE_HOME": str(home.path)}
     )
+    targets = ALL_IN_ONE
+    url = f"http://{settings.host}:{settings.port}"
+    if edge:
+        targets = (*ALL_IN_ONE, EDGE)
+        environment, url = _behind(environment, home)
     print("Starting Modelplane. Logs are in", home.path / "logs", file=sys.stderr, flush=True)
-    with telemetry.configured(environment, ALL_IN_ONE, home=home.path, to_file=True):
-        async with Progress() as progress:
-            await _prepare(Catalog.load(settings), settings, progress)
+    async with contextlib.AsyncExitStack() as outer:
+        outer.enter_context(telemetry.configured(environment, targets, home=home.path, to_file=True))
+        progress = await outer.enter_async_context(Progress())
+        await _prepare(Catalog.load(settings), settings, progress)
 
-            async def started(platform: Platform) -> None:
-                await _announce(platform, home, progress)
+        async def started(platform: Platform) -> None:
+            if edge:
+                # It ends after the platform: what is in flight goes through it.
+                await outer.enter_async_context(_envoy(platform, home))
+            await _announce(platform, home, url, progress)
 
-            try:
-                await compose.run(ALL_IN_ONE, environment, started, progress.step)
-            finally:
-                home.remove_rpc_address()
+        try:
+            await compose.run(targets, environment, started, progress.step)
+        finally:
+            home.remove_rpc_address()
     print("Modelplane has stopped.", file=sys.stderr)
+
+
+def _behind(environment: Environment, home: Home) -> tuple[Environment, str]:
+    """Has Envoy listen where the gateway would, and the gateway where nobody else gets to; gives the URL of Envoy."""
+    settings, edge = environment.group(PlatformSettings), environment.group(XdsSettings)
+    # Envoys share a port with one another without a word.
+    listen, _ = _free_port(settings.host, settings.port)
+    tls = edge.certificate_folder is not None
+    variables = {
+        "MODELPLANE_HOST": "127.0.0.1",
+        "MODELPLANE_PORT": str(_free_port("127.0.0.1", 0)[1]),
+        "MODELPLANE_GATEWAY_TRUSTED_PROXIES": "127.0.0.1",
+        "MODELPLANE_XDS_HOST": listen,
+        "MODELPLANE_XDS_HTTP_PORT": "0" if tls else str(settings.port),
+        "MODELPLANE_XDS_HTTPS_PORT": str(settings.port) if tls else "0",
+        "MODELPLANE_XDS_ACCESS_LOG": "false",
+    }
+    if folder := environment.group(RpcSettings).tls_folder:
+        certificate, authority = process.write_inside(_folder(home), folder)
+        variables |= {"MODELPLANE_XDS_INSIDE_CERTIFICATE": certificate, "MODELPLANE_XDS_INSIDE_AUTHORITY": authority}
+    return environment.with_variables(variables), f"http{'s' if tls else ''}://{settings.host}:{settings.port}"
+
+
+def _envoy(platform: Platform, home: Home) -> contextlib.AbstractAsyncContextManager[process.Envoy]:
+    edge = platform.environment.group(XdsSettings)
+    control = ControlPlane(
+        platform.server.address, platform.rpc_settings.token, edge.inside_certificate, edge.inside_authority
+    )
+    return process.running(_folder(home), control, home.path / "logs" / "envoy.log")
+
+
+def _folder(home: Home) -> Path:
+    return home.path / "envoy"
+
+
+def _free_port(host: str, port: int) -> tuple[str, int]:
+    """The address, and the port or for 0 one that is free. Raises SettingsError for one that is taken."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; set MODELPLANE_PORT") from error
+        address: tuple[str, int] = probe.getsockname()[:2]
+        return address
 
 
 async def _prepare(catalog: Catalog, settings: PlatformSettings, progress: Progress) -> None:
@@ -81,10 +142,9 @@ async def _prepare(catalog: Catalog, settings: PlatformSettings, progress: Progr
             await process.wait()
 
 
-async def _announce(platform: Platform, home: Home, progress: Progress) -> None:
+async def _announce(platform: Platform, home: Home, url: str, progress: Progress) -> None:
     """Waits until the models answer, and tells the user how to call them."""
-    settings = platform.settings
-    credentials = await _credentials(platform, home, f"http://{settings.host}:{settings.port}/v1")
+    credentials = await _credentials(platform, home, f"{url}/v1")
     home.write_rpc_address(platform.server.address)
     await _ready(platform, progress)
     progress.end()

@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
 class PlatformProcess:
     """One run of the platform on `home`. All its descendants carry a mark in their environment."""
 
-    def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, variables: Mapping[str, str], *arguments: str) -> None:
         self.home = home
         self.mark = f"MODELPLANE_JOURNEY={uuid.uuid4().hex}"
         self.port = free_port()
@@ -59,7 +59,7 @@ class PlatformProcess:
             **variables,
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "services", "up"],
+            [sys.executable, "-m", "services", "up", *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -175,10 +175,12 @@ class PlatformProcess:
 
 
 @contextmanager
-def running_platform(home: Path, variables: Mapping[str, str] | None = None) -> Iterator[PlatformProcess]:
+def running_platform(
+    home: Path, variables: Mapping[str, str] | None = None, *arguments: str
+) -> Iterator[PlatformProcess]:
     """A platform that answers; whatever the test did, its ledger adds up and none of its processes outlives the
     block."""
-    platform = PlatformProcess(home, variables or {})
+    platform = PlatformProcess(home, variables or {}, *arguments)
     try:
         platform.wait_ready()
         yield platform

@@ -74,5 +74,5 @@ def test_an_unknown_service() -> None:
         start_order(["auth", "nothing"])
 
 
-def test_model_services_are_not_started_beside_the_others() -> None:
-    assert set(SERVICES) - set(ALL_IN_ONE) == {"chat_inference"}
+def test_model_services_and_an_edge_are_not_started_beside_the_others() -> None:
+    assert set(SERVICES) - set(ALL_IN_ONE) == {"chat_inference", "xds"}

@@ -49,6 +49,7 @@ PLANTED = [
     ("services/auth/service.py", "import psycopg", "only stores and storage import the database library"),
     ("services/router/pool.py", "from sqlalchemy import text", "only stores and storage import the database library"),
     ("services/router/pool.py", "import ray", "only pools imports ray"),
+    ("services/router/pool.py", "import aiohttp", "only cluster asks Kubernetes"),
     ("services/chat_inference/runs.py", "import torch", "only engine adapters import engines"),
     ("services/tokenizer/models.py", "def f():\n    import transformers", "only engine adapters import engines"),
 ]

@@ -1,0 +1,1 @@
+"""What a process asks of the Kubernetes that it runs on."""

@@ -29,6 +29,9 @@ WORLDS: Mapping[str, tuple[str, ...]] = {
         *("autoscaling.gateway.enabled=true", "autoscaling.gateway.min=2", "autoscaling.gateway.max=9"),
         *("autoscaling.gateway.target=100", "edge.addresses={10.0.0.0/8}", "otlpEndpoint=http://collector:4317"),
         *("cache.claim=weights", "monitoring.podMonitors.enabled=true", "monitoring.rules.enabled=true"),
+        *("edge.autoscaling.enabled=true", "priorityClasses.create=true", "networkPolicies.egress.enabled=true"),
+        "networkPolicies.egress.database[0].ports[0].port=5432",
+        "state.storage=1Gi",
         "ray.mode=kuberay",
         "ray.address=ray-head:6379",
     ),
@@ -36,9 +39,12 @@ WORLDS: Mapping[str, tuple[str, ...]] = {
     "every service alone": (*TRIAL, "groups.gateway={gateway}"),
     "all in one pod": (*TRIAL, f"groups.gateway={LEAVES}"),
     "no edge": (*TRIAL, "edge.enabled=false"),
+    "model pools": (*TRIAL, "operator.enabled=true", "ray.mode=kuberay"),
+    "prepared models": (*TRIAL, "cache.storage=10Gi", "cache.accessMode=ReadWriteMany", "cache.storageClass=shared"),
 }
 # Kinds of others, whose schemas are not Kubernetes' own.
 FOREIGN = {"Certificate", "PodMonitor", "PrometheusRule", "ModelPool", "RayCluster"}
+WORKLOADS = {"Deployment", "StatefulSet"}
 Object = dict[str, Any]
 
 
@@ -76,7 +82,7 @@ def groups(objects: list[Object]) -> dict[str, list[str]]:
     return {
         component(one["metadata"]["labels"]): one["metadata"]["annotations"]["modelplane.ai/services"].split(",")
         for one in objects
-        if one["kind"] == "Deployment" and "modelplane.ai/services" in one["metadata"].get("annotations", {})
+        if one["kind"] in WORKLOADS and "modelplane.ai/services" in one["metadata"].get("annotations", {})
     }
 
 
@@ -105,7 +111,7 @@ def test_pods_are_restricted(world: list[Object]) -> None:
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert spec["enableServiceLinks"] is False, name
-        talks_to_the_api_server = component_of(name) in {"metrics", "operator", "xds"}
+        talks_to_the_api_server = component_of(name) in {"metrics", "operator", *group_of(world, "xds")}
         assert spec["automountServiceAccountToken"] is talks_to_the_api_server, name
         for container in spec["containers"]:
             security = container["securityContext"]
@@ -116,18 +122,22 @@ def test_pods_are_restricted(world: list[Object]) -> None:
             assert not container["image"].endswith((":", ":latest")), name
 
 
+def group_of(objects: list[Object], service: str) -> list[str]:
+    return [group for group, members in groups(objects).items() if service in members]
+
+
 def component_of(name: str) -> str:
     return name.rpartition("-")[2]
 
 
 def test_everything_that_serves_is_probed_and_ends_slowly(world: list[Object]) -> None:
     for one in world:
-        if one["kind"] in {"Deployment", "StatefulSet"}:
+        if one["kind"] in WORKLOADS:
             spec = one["spec"]["template"]["spec"]
             [container] = spec["containers"]
             assert {"readinessProbe", "livenessProbe"} <= container.keys(), one["metadata"]["name"]
     for group in groups(world):
-        [spec] = [spec for name, spec, _ in pods(world) if name == f"Deployment/modelplane-{group}"]
+        [spec] = [spec for name, spec, _ in pods(world) if name.partition("/")[2] == f"modelplane-{group}"]
         variables = environment(spec)
         stops_s = float(variables["MODELPLANE_GRACE_S"]) + float(variables["MODELPLANE_DRAIN_DELAY_S"])
         assert spec["terminationGracePeriodSeconds"] > stops_s
@@ -147,7 +157,8 @@ def test_rights_are_few(world: list[Object]) -> None:
 
 def test_every_service_is_in_one_group_and_has_a_name(world: list[Object]) -> None:
     found = [service for members in groups(world).values() for service in members]
-    assert sorted(found) == sorted(name for name in SERVICES if name != "chat_inference")
+    edge = any(one["metadata"]["name"] == "modelplane-envoy" for one in world)
+    assert sorted(found) == sorted(SERVICES.keys() - {"chat_inference"} - (set() if edge else {"xds"}))
     selected = {
         one["metadata"]["name"]: component(one["spec"]["selector"]) for one in world if one["kind"] == "Service"
     }
@@ -157,7 +168,7 @@ def test_every_service_is_in_one_group_and_has_a_name(world: list[Object]) -> No
 
 
 def test_every_need_has_an_address_and_what_its_service_asks_for(world: list[Object]) -> None:
-    specs = {component(labels): spec for name, spec, labels in pods(world) if name.startswith("Deployment/")}
+    specs = {component(labels): spec for name, spec, labels in pods(world) if name.partition("/")[0] in WORKLOADS}
     for group, members in groups(world).items():
         variables = environment(specs[group])
         for service in members:
@@ -179,6 +190,8 @@ def test_nobody_is_let_in_but_who_needs_to(world: list[Object]) -> None:
         }
         if "gateway" in members:
             needed |= {group}
+        if "xds" in members and "modelplane-envoy" in policies:
+            needed |= {"envoy"}
         allowed = set()
         for rule in policies[f"modelplane-{group}"].get("ingress") or ():
             if rule.get("ports") == [{"port": "grpc"}]:
@@ -194,10 +207,18 @@ def is_ours(peer: Object) -> bool:
 
 
 def test_an_autoscaled_group_does_not_say_how_many_it_is(world: list[Object]) -> None:
-    scaled = {one["spec"]["scaleTargetRef"]["name"] for one in world if one["kind"] == "HorizontalPodAutoscaler"}
+    targets = [one["spec"]["scaleTargetRef"] for one in world if one["kind"] == "HorizontalPodAutoscaler"]
+    scaled = {(target["kind"], target["name"]) for target in targets}
     for one in world:
-        if one["kind"] == "Deployment":
-            assert ("replicas" not in one["spec"]) is (one["metadata"]["name"] in scaled)
+        if one["kind"] in WORKLOADS:
+            assert ("replicas" not in one["spec"]) is ((one["kind"], one["metadata"]["name"]) in scaled)
+
+
+def test_what_the_database_does_not_have_yet_is_on_a_volume_when_there_is_one() -> None:
+    for storage, expected in (("", set()), ("1Gi", {"gateway", "keys"})):
+        workloads = [one for one in rendered(*EXTERNAL, f"state.storage={storage}") if one["kind"] in WORKLOADS]
+        kept = {component(one["metadata"]["labels"]) for one in workloads if "volumeClaimTemplates" in one["spec"]}
+        assert kept == expected
 
 
 def test_envoy_takes_its_configuration(world: list[Object], tmp_path: Path) -> None:

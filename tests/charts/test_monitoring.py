@@ -102,7 +102,7 @@ OTHERS = frozenset(
         *("process_open_fds", "process_max_fds"),
     )
 )
-# Envoy's, of which tests/charts/test_envoy_metrics.py knows that its binary has them.
+# Envoy's, of which tests/charts/test_edge.py knows that its binary has them.
 ENVOY = frozenset(
     (
         "envoy_cluster_circuit_breakers_default_rq_open",

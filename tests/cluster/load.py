@@ -1,18 +1,49 @@
 """Clients that go on calling while something happens to the cluster, and count what they lost.
 
 They are the official SDK with its own defaults, retries included: what fails here fails for people. Streams and whole
-answers take turns; an answer counts when it is complete and has its usage.
+answers take turns; an answer counts when it is complete and has its usage. A stream that began and broke is counted by
+itself: no retry can save what has been shown.
 """
 
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import httpx2
 import openai
+
+
+class BrokenStreamError(Exception):
+    """A stream ended early after it had begun."""
+
+
+class Edge(NamedTuple):
+    """Where clients call, with which key, and whom they trust (a PEM text; empty: no TLS)."""
+
+    url: str
+    key: str
+    authority: str = ""
+    name: str = ""
+    """What the certificate must be for, where the address is not the name."""
+
+    @contextmanager
+    def client(self) -> Iterator[openai.OpenAI]:
+        """The official SDK, which asks nobody for the address."""
+        verify = ssl.create_default_context(cadata=self.authority) if self.authority else True
+        hooks = {"request": [self._expect]} if self.name else {}
+        with (
+            httpx2.Client(verify=verify, timeout=60, trust_env=False, event_hooks=hooks) as http,
+            openai.OpenAI(base_url=self.url, api_key=self.key, http_client=http) as client,
+        ):
+            yield client
+
+    def _expect(self, request: httpx2.Request) -> None:
+        request.extensions["sni_hostname"] = self.name
 
 
 @dataclass
@@ -21,19 +52,22 @@ class Result:
 
     answered: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    broken: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
 
-    @property
-    def failed(self) -> int:
-        return self.failures.total()
+    def __str__(self) -> str:
+        return (
+            f"{self.answered} answered, {self.failures.total()} failed {dict(self.failures) or ''}, "
+            f"{self.broken.total()} streams broken {dict(self.broken) or ''}, slowest {self.slowest_s:.1f} s"
+        )
 
 
 class Clients:
     """Threads that each have a client of their own, as many users do."""
 
-    def __init__(self, base_url: str, key: str, model: str, authority: str | None) -> None:
+    def __init__(self, edge: Edge, model: str) -> None:
         self.result = Result()
-        self._base_url, self._key, self._model, self._authority = base_url, key, model, authority
+        self._edge, self._model = edge, model
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -50,9 +84,7 @@ class Clients:
         deadline = time.monotonic() + timeout_s
         while self.result.answered < wanted:
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{self.result.answered} of {wanted} answers; failures: {dict(self.result.failures)}"
-                )
+                raise TimeoutError(f"{wanted} answers wanted: {self.result}")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -61,26 +93,25 @@ class Clients:
             thread.join(timeout=120)
 
     def _call_again_and_again(self, number: int) -> None:
-        verify: str | bool = self._authority or True
-        with (
-            httpx2.Client(verify=verify, timeout=60, trust_env=False) as http,
-            openai.OpenAI(base_url=self._base_url, api_key=self._key, http_client=http) as client,
-        ):
+        with self._edge.client() as client:
             turn = number
             while not self._ending.is_set():
                 started = time.monotonic()
-                failure = None
+                lost = None
                 try:
                     (self._stream if turn % 2 else self._ask)(client)
+                except BrokenStreamError as error:
+                    lost = self.result.broken, _described(error.__cause__ or error)
                 except Exception as error:
-                    failure = f"{type(error).__name__}: {str(error)[:200]}"
+                    lost = self.result.failures, _described(error)
                 turn += 1
                 with self._lock:
                     self.result.slowest_s = max(self.result.slowest_s, time.monotonic() - started)
-                    if failure is None:
+                    if lost is None:
                         self.result.answered += 1
                     else:
-                        self.result.failures[failure] += 1
+                        counter, what = lost
+                        counter[what] += 1
 
     def _ask(self, client: openai.OpenAI) -> None:
         answer = client.chat.completions.create(
@@ -98,25 +129,27 @@ class Clients:
             stream=True,
             stream_options={"include_usage": True},
         ) as chunks:
-            for chunk in chunks:
-                usage = chunk.usage or usage
-                reason = (chunk.choices and chunk.choices[0].finish_reason) or reason
+            try:
+                for chunk in chunks:
+                    usage = chunk.usage or usage
+                    reason = (chunk.choices and chunk.choices[0].finish_reason) or reason
+            except (openai.APIError, httpx2.TransportError) as error:
+                raise BrokenStreamError from error
         if not usage or not reason:
-            raise AssertionError("a stream without usage or an end")
+            raise BrokenStreamError("a stream without usage or an end")
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 @contextmanager
-def load(base_url: str, key: str, model: str, *, clients: int = 8, authority: str | None = None) -> Iterator[Clients]:
-    """Clients that call inside, and have had their last answers afterwards. `authority` is a file for TLS."""
-    calling = Clients(base_url, key, model, authority)
+def load(edge: Edge, model: str, *, clients: int = 8) -> Iterator[Clients]:
+    """Clients that call inside, and have had their last answers afterwards."""
+    calling = Clients(edge, model)
     calling.start(clients)
     try:
         yield calling
     finally:
         calling.stop()
-        result = calling.result
-        print(
-            f"[load] {result.answered} answered, {result.failed} failed {dict(result.failures) or ''}, "
-            f"slowest {result.slowest_s:.1f} s",
-            flush=True,
-        )
+        print(f"[load] {calling.result}", flush=True)

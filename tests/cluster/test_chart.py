@@ -4,13 +4,17 @@ Nodes are played, so pods are ready whatever they contain: what is proved here i
 object in a restricted namespace, that hooks run, and that changes of the chart can be made and taken back.
 """
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
+from services.cluster.settings import ClusterSettings
+from services.cluster.slices import follow
+from tests.cluster.control_plane import CommandError, ControlPlane
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "modelplane"
@@ -66,6 +70,19 @@ def test_every_deployment_is_available(installed: ControlPlane) -> None:
         assert one["status"].get("availableReplicas", 0) == wanted, name
     print(f"[chart] {len(found)} deployments: {', '.join(sorted(found))}")
     assert f"{RELEASE}-gateway" in found
+
+
+async def test_xds_follows_gateways_and_envoys_and_may_do_nothing_else(installed: ControlPlane) -> None:
+    account = installed.service_account(NAMESPACE, f"{RELEASE}-xds")
+    for service, port in (("gateway", "http"), ("envoy", "https")):
+        settings = ClusterSettings(kubeconfig=account)
+        async with aclosing(follow(NAMESPACE, f"{RELEASE}-{service}", port, settings)) as states:  # type: ignore[type-var]
+            async with asyncio.timeout(30):
+                pods = await anext(states)
+        assert [pod.ready for pod in pods] == [True, True], service
+    for refused in (("pods", NAMESPACE), ("secrets", NAMESPACE), ("endpointslices", "default")):
+        with pytest.raises(CommandError, match="forbidden"):
+            installed.kubectl("get", refused[0], "--namespace", refused[1], kubeconfig=account)
 
 
 def test_an_upgrade_and_its_rollback_change_the_images_and_change_them_back(installed: ControlPlane) -> None:

@@ -59,8 +59,7 @@ def images() -> tuple[Image, ...]:
         Image(
             "localhost/envoy:1.40",
             ((_package("envoy") / "_bin" / "envoy", "/usr/local/bin/envoy"),),
-            (),
-            ("envoy",),
+            ("/usr/local/bin/envoy",),
         ),
     )
 

@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
 {{/* The groups with their services, as YAML: those of the value `groups`, and each other service alone. A replica is
-started by the pools. */}}
+started by the pools, and nobody asks xds where there is no edge. */}}
 {{- define "modelplane.groups" -}}
 {{- $table := .Files.Get "services.yaml" | fromYaml -}}
 {{- $groups := deepCopy .Values.groups -}}
@@ -40,6 +40,7 @@ started by the pools. */}}
 {{- $grouped = append $grouped . }}
 {{- end }}
 {{- end }}
+{{- if not .Values.edge.enabled }}{{ $grouped = append $grouped "xds" }}{{ end }}
 {{- range $service, $_ := $table }}
 {{- if not (has $service $grouped) }}{{ $_ := set $groups (replace "_" "-" $service) (list $service) }}{{ end }}
 {{- end }}
@@ -52,6 +53,23 @@ started by the pools. */}}
 {{- range $group, $members := .groups }}{{ if has $service $members }}{{ $group }}{{ end }}{{ end -}}
 {{- end -}}
 
+{{/* The name of the PriorityClass of a kind of pods, or nothing: (dict "root" $ "kind" "hotPath", "control" or "pools"). */}}
+{{- define "modelplane.priority" -}}
+{{- $name := (index .root.Values.priorityClasses .kind).name -}}
+{{- if and .root.Values.priorityClasses.create (not $name) }}{{ $name = printf "%s-%s-%s" .root.Release.Namespace (include "modelplane.fullname" .root) (kebabcase .kind) }}{{ end -}}
+{{ $name }}
+{{- end -}}
+
+{{/* The secret with the certificate that clients are shown. */}}
+{{- define "modelplane.edgeSecret" -}}
+{{ .Values.edge.tls.secret | default (printf "%s-edge-tls" (include "modelplane.fullname" .)) }}
+{{- end -}}
+
 {{- define "modelplane.secretName" -}}
 {{ .Values.secrets.existing | default (printf "%s-secrets" (include "modelplane.fullname" .)) }}
+{{- end -}}
+
+{{/* The claim of prepared weights, "" when each pod has a folder of its own. */}}
+{{- define "modelplane.cacheClaim" -}}
+{{ .Values.cache.claim | default (ternary (printf "%s-cache" (include "modelplane.fullname" .)) "" (not (empty .Values.cache.storage))) }}
 {{- end -}}

@@ -13,6 +13,14 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* That one of a pod's services which writes down what the database does not have yet, when that is kept on a volume of
+the pod's own; else nothing: (dict "root" $ "services" list). */}}
+{{- define "modelplane.keeps" -}}
+{{- if .root.Values.state.storage }}
+{{- if has "billing" .services }}billing{{ else if has "keys" .services }}keys{{ end }}
+{{- end }}
+{{- end -}}
+
 {{/* Spread over zones and nodes, as far as there are any: (dict "root" $ "component" name). */}}
 {{- define "modelplane.spread" -}}
 {{- $selector := include "modelplane.selector" . }}
@@ -64,6 +72,9 @@ that people run in a pod ask them all; who may talk to whom is in the NetworkPol
 {{- if $state.database }}
 - name: MODELPLANE_DATABASE_URL
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: database-url}}
+{{- if $root.Values.backup.restore }}
+- {name: MODELPLANE_DATABASE_MIGRATE, value: "false"}
+{{- end }}
 {{- end }}
 {{- if or (has "auth" $services) (has "keys" $services) }}
 - name: MODELPLANE_AUTH_PEPPER
@@ -81,11 +92,25 @@ that people run in a pod ask them all; who may talk to whom is in the NetworkPol
 - {name: MODELPLANE_GATEWAY_TRUSTED_PROXIES, value: {{ join "," . | quote }}}
 {{- end }}
 {{- end }}
+{{- if and (has "xds" $services) $root.Values.edge.enabled }}
+- {name: MODELPLANE_XDS_GATEWAY_SERVICE, value: "{{ $root.Release.Namespace }}/{{ $fullname }}-gateway"}
+- {name: MODELPLANE_XDS_EDGE_SERVICE, value: "{{ $root.Release.Namespace }}/{{ $fullname }}-envoy"}
+- {name: MODELPLANE_XDS_IDLE_S, value: {{ $root.Values.edge.idleSeconds | quote }}}
+- {name: MODELPLANE_XDS_EDGE_PORT_NAME, value: {{ ternary "https" "http" $root.Values.edge.tls.enabled }}}
+{{- if $root.Values.edge.tls.enabled }}
+- {name: MODELPLANE_XDS_CERTIFICATE_FOLDER, value: /etc/modelplane/edge}
+- {name: MODELPLANE_XDS_HTTP_PORT, value: "0"}
+{{- end }}
+{{- if ne $root.Values.tls.mode "off" }}
+- {name: MODELPLANE_XDS_INSIDE_CERTIFICATE, value: /etc/envoy/config/inside.yaml}
+- {name: MODELPLANE_XDS_INSIDE_AUTHORITY, value: /etc/envoy/config/authority.yaml}
+{{- end }}
+{{- end }}
 {{- if has "pools" $services }}
 {{- if eq $root.Values.ray.mode "local" }}
 - {name: MODELPLANE_POOLS_REPLICA_HOST, value: "$(POD_IP)"}
 {{- else }}
-- {name: MODELPLANE_POOLS_RAY_ADDRESS, value: {{ required "ray.address: the Ray cluster's head, host:6379" $root.Values.ray.address | quote }}}
+- {name: MODELPLANE_POOLS_RAY_ADDRESS, value: {{ required "ray.address: the Ray cluster's head, host:6379" ($root.Values.ray.address | default (ternary (printf "%s-pools-head-svc:6379" $fullname) "" $root.Values.operator.enabled)) | quote }}}
 - {name: MODELPLANE_POOLS_RAY_NAMESPACE, value: "{{ $root.Release.Namespace }}.{{ $fullname }}"}
 - {name: MODELPLANE_POOLS_CROWDED_AFTER_MS, value: "300000"}
 {{- end }}

@@ -150,11 +150,18 @@ def test_helm_test_passes(installed: Installed) -> None:
     assert "Phase:          Succeeded" in said, said
 
 
-def test_a_rolling_upgrade_loses_no_request(installed: Installed) -> None:
+CHANGED = "overrides.gateway.resources.requests.memory=100Mi"
+CHANGES = {
+    "upgrade": ("upgrade", RELEASE, str(CHART), "--values", str(VALUES), "--set", CHANGED, *TIMEOUT),
+    "rollback": ("rollback", RELEASE, "1", *TIMEOUT),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_release_loses_no_request(installed: Installed, change: str) -> None:
     before = {pod["metadata"]["uid"] for pod in installed.pods("gateway")}
-    changed = "overrides.gateway.resources.requests.memory=100Mi"
     with shaken(installed) as clients, shaken(installed, MODEL, number=2) as models:
-        installed.helm("upgrade", RELEASE, str(CHART), "--values", str(VALUES), "--set", changed, *TIMEOUT)
+        installed.helm(*CHANGES[change])
         # Those that end still serve what they have.
         wait_until("the old pods are gone", lambda: len(installed.pods("gateway")) == len(before), timeout_s=180)
     assert not before & {pod["metadata"]["uid"] for pod in installed.pods("gateway")}

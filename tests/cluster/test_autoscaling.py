@@ -74,6 +74,8 @@ class PlayedGateways:
 def rendered(plane: ControlPlane, authority: Authority) -> list[dict[str, Any]]:
     """The chart's objects for autoscaling."""
     values = {
+        "postgresql": {"bundled": True},
+        "valkey": {"bundled": True},
         "autoscaling": {
             "gateway": {
                 "enabled": True,

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from tests.journeys.platform_process import PlatformProcess, running_platform, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 MODEL = """

@@ -22,7 +22,7 @@ from tests.audited import assert_clean
 from tests.journeys.platform_process import free_port
 from tests.services.xds.edges import until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 CONTROL = "tenants,members,keys,auth,tokenizer,router,ratelimit,billing,completions,ledger,reports"
 TOKEN = "a secret between services"

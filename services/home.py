@@ -69,9 +69,19 @@ class Home:
         (self.path / "rpc-address").unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
-        """Replaces a file in one step; it is never readable by others, not even while it is written."""
-        temporary = self.path / f".{name}.{os.getpid()}"
+        write_private(self.path / name, text.encode())
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replaces a file in one step, and makes its folder; it is never readable by others, not even while it is written.
+    Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        temporary.replace(self.path / name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -18,7 +18,8 @@ from typing import BinaryIO, Final, NamedTuple
 from services import catalog
 from services.backup import manifest, postgres, statements, usage
 from services.backup.manifest import Manifest
-from services.backup.private import Secrets, write_private
+from services.backup.private import Secrets
+from services.home import write_private
 from services.progress import Progress
 from services.settings import Environment, PlatformSettings
 from services.storage import Database, StartError

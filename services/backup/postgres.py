@@ -21,6 +21,7 @@ from typing import Final
 
 from services.backup import statements
 from services.backup.manifest import Ledger
+from services.home import write_private
 from services.storage import StartError
 from services.storage.embedded import binaries
 from services.storage.url import without_password
@@ -128,8 +129,7 @@ def _connection(url: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="modelplane-") as folder:
         if line:
             path = Path(folder) / "password"
-            path.touch(mode=0o600)
-            path.write_text(line)
+            write_private(path, line.encode())
             conninfo = f"{conninfo} passfile='{path}'"
         yield conninfo
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from services.home import write_private
 from services.key_format import KeySettings
 from services.rpc.settings import RpcSettings
 from services.settings import PREFIX, Environment, PlatformSettings
@@ -45,10 +46,3 @@ class Secrets(NamedTuple):
         write_private(folder / FILE, json.dumps({name: value for name, value in in_force.items() if value}).encode())
         if (self.home / CREDENTIALS).exists():
             write_private(folder / CREDENTIALS, (self.home / CREDENTIALS).read_bytes())
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """For its owner only, also while it is written. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(content)

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from services.backup import manifest, postgres, statements, usage
 from services.backup.manifest import Manifest, RefusedError
-from services.backup.private import CREDENTIALS, FILE, Secrets, write_private
+from services.backup.private import CREDENTIALS, FILE, Secrets
 from services.billing.settings import BillingSettings
 from services.faults import Unavailable
-from services.home import Home
+from services.home import Home, write_private
 from services.progress import Progress
 from services.settings import Environment, PlatformSettings
 from services.storage import Database

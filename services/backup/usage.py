@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from services.backup.private import write_private
 from services.billing import checkpoints, frames, spool
 from services.billing.service import serving
 from services.billing.settings import BillingSettings
+from services.home import write_private
 from services.storage import Database
 
 ASIDE: Final = "aside"

@@ -17,6 +17,7 @@ from typing import Final
 import httpx2
 
 from services import telemetry
+from services.home import write_private
 from services.settings import SettingsError
 from services.xds import launch
 from services.xds.bootstrap import ControlPlane, bootstrap, inside_secrets
@@ -82,8 +83,8 @@ class Envoy:
         """Writes what it is started with."""
         admin = {"pipe": {"path": str(self._socket), "mode": 0o600}}
         # It holds the token between services.
-        self._config.touch(mode=0o600)
-        self._config.write_text(json.dumps(bootstrap(control, node="edge", admin=admin, zone=zone)))
+        written = bootstrap(control, node="edge", admin=admin, zone=zone)
+        write_private(self._config, json.dumps(written).encode())
 
     async def start(self) -> None:
         """Returns when it serves. Raises SettingsError."""

@@ -27,8 +27,6 @@ from services.home import Credentials, Home
 from services.progress import Progress
 from services.rpc.settings import RpcSettings
 from services.settings import Environment, PlatformSettings, SettingsError
-from services.xds import process
-from services.xds.bootstrap import ControlPlane
 from services.xds.settings import XdsSettings
 
 POLL_S = 0.2
@@ -83,12 +81,18 @@ def _behind(environment: Environment, home: Home) -> tuple[Environment, str]:
         "MODELPLANE_XDS_ACCESS_LOG": "false",
     }
     if folder := environment.group(RpcSettings).tls_folder:
+        from services.xds import process
+
         certificate, authority = process.write_inside(_folder(home), folder)
         variables |= {"MODELPLANE_XDS_INSIDE_CERTIFICATE": certificate, "MODELPLANE_XDS_INSIDE_AUTHORITY": authority}
     return environment.with_variables(variables), f"http{'s' if tls else ''}://{settings.host}:{settings.port}"
 
 
-def _envoy(platform: Platform, home: Home) -> contextlib.AbstractAsyncContextManager[process.Envoy]:
+def _envoy(platform: Platform, home: Home) -> contextlib.AbstractAsyncContextManager[object]:
+    # Every command of the program passes by this module, and few have an Envoy.
+    from services.xds import process
+    from services.xds.bootstrap import ControlPlane
+
     edge = platform.environment.group(XdsSettings)
     control = ControlPlane(
         platform.server.address, platform.rpc_settings.token, edge.inside_certificate, edge.inside_authority

@@ -5,6 +5,7 @@ Everything else comes from `xds`. What has to be there without it is here: readi
 
 from typing import Any, Final, NamedTuple
 
+from services.rpc.certificates import PEER_NAME
 from services.xds.documents import (
     ADS,
     EDGE,
@@ -126,7 +127,7 @@ def inside_secrets(folder: str) -> dict[str, Document]:
     watched = {"watched_directory": {"path": folder}}
     own = {"certificate_chain": file("tls.crt"), "private_key": file("tls.key"), **watched}
     # Processes are called by addresses, which come and go: the name is the same for all.
-    names = [{"san_type": "DNS", "matcher": {"exact": "modelplane.internal"}}]
+    names = [{"san_type": "DNS", "matcher": {"exact": PEER_NAME}}]
     theirs = {"trusted_ca": file("ca.crt"), "match_typed_subject_alt_names": names, **watched}
     secret = f"{TYPE}extensions.transport_sockets.tls.v3.Secret"
     return {

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any, Final
 
+from services.rpc.certificates import PEER_NAME
 from services.xds.certificate import Pair
 from services.xds.fleet import Gateway
 from services.xds.settings import XdsSettings
@@ -24,7 +25,6 @@ AUTHORITY: Final = "authority"
 ACCESS_LOGS: Final = "access_logs"
 TRACES: Final = "traces"
 
-PEER_NAME: Final = "modelplane.internal"
 TYPE: Final = "type.googleapis.com/envoy."
 # Without an end to the waiting: Envoy would say that it is ready, and would answer without routes or endpoints.
 ADS: Final[Document] = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}

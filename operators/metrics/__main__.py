@@ -4,7 +4,6 @@ It keeps nothing: any number of them may run, and one that starts knows everythi
 """
 
 import asyncio
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,9 +11,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import aiohttp
-from aiohttp import web
 from prometheus_client import Counter, Gauge
 
+from operators import process
+from operators.kubernetes import connected
 from operators.metrics.api import application
 from operators.metrics.cluster import Cluster, ClusterError
 from operators.metrics.door import Door
@@ -52,8 +52,12 @@ class Watcher:
         self._services = settings.services()
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._lost = False
-        self.looked = False
+        self._looked = False
         self.board = Board(self._services, window_s=settings.window_s, stale_s=settings.stale_s)
+
+    def state(self) -> tuple[bool, str]:
+        """Whether it has looked at the pods, and a word on it."""
+        return (True, "ok") if self._looked else (False, "pods are not known")
 
     async def watch(self) -> None:
         """Looks at the pods for ever."""
@@ -68,7 +72,7 @@ class Watcher:
                     log.warning("the pods are not known", error=str(error), exc_info=None if known else error)
                 self._lost = True
             else:
-                self._lost, self.looked = False, True
+                self._lost, self._looked = False, True
             await asyncio.sleep(max(0.0, started_s + self._settings.interval_s - time.monotonic()))
 
     async def look(self) -> None:
@@ -116,51 +120,25 @@ class Watcher:
                 log.warning("what lets callers in stays as it was", error=error, exc_info=None if known else error)
 
 
-def health(watcher: Watcher) -> web.Application:
-    """The HTTP side, for the kubelet and for Prometheus."""
-
-    async def alive(request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def ready(request: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if watcher.looked else web.Response(status=503, text="pods are not known\n")
-
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(body=telemetry.exposition(), headers={"content-type": telemetry.EXPOSITION_TYPE})
-
-    app = web.Application()
-    app.router.add_get("/healthz", alive)
-    app.router.add_get("/readyz", ready)
-    app.router.add_get("/metrics", metrics)
-    return app
-
-
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[tuple[int, int]]:
     """Serves while entered; gives the ports of HTTPS and HTTP. Raises ClusterError, OSError and SettingsError."""
     namespace = (await asyncio.to_thread((settings.account / "namespace").read_text)).strip()
     async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(connected(settings.server, settings.account, settings.timeout_s))
         timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout, trust_env=False))
-        cluster = Cluster(session, settings.server, settings.account)
+        cluster = Cluster(api)
         watcher = Watcher(settings, session, cluster, namespace)
         door = Door(settings.tls_folder, await cluster.front_proxy())
         EXPIRES.set(door.expires_at_s)
-        ports = []
-        for app, where, context in (
-            (application(watcher.board, door, namespace), settings.listen, door.context),
-            (health(watcher), settings.health_listen, None),
-        ):
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            host, _, port = where.rpartition(":")
-            site = web.TCPSite(runner, host.strip("[]") or None, int(port), ssl_context=context)
-            await site.start()
-            ports.append(runner.addresses[0][1])
+        answers = application(watcher.board, door, namespace)
+        https = await stack.enter_async_context(process.listening(answers, settings.listen, door.context))
+        pages = process.health(watcher.state)
+        http = await stack.enter_async_context(process.listening(pages, settings.health_listen))
         tasks = [asyncio.create_task(watcher.watch()), asyncio.create_task(watcher.renew(door))]
         try:
-            yield ports[0], ports[1]
+            yield https, http
         finally:
             for task in tasks:
                 task.cancel()
@@ -169,12 +147,10 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[int, int]]:
 
 async def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stop = process.stopping()
     async with serving(settings) as (https, http):
         log.info("serving", groups=settings.groups, port=https, health_port=http)
-        await stopping.wait()
+        await stop.wait()
 
 
 def main() -> int:

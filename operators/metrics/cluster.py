@@ -1,17 +1,10 @@
-"""The two things that must be asked of Kubernetes: which pods are ready, and whose certificate its API server shows.
+"""The two things that must be asked of Kubernetes: which pods are ready, and whose certificate its API server shows."""
 
-Two requests need no library: the whole client would take 70 MiB and three seconds of every start. The token is read
-for each request, as the kubelet renews it.
-"""
-
-import asyncio
 import json
-import ssl
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import aiohttp
+from operators.kubernetes import Api, ApiError
 
 SERVICE: Final = "kubernetes.io/service-name"
 AUTHENTICATION: Final = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
@@ -29,20 +22,18 @@ class FrontProxy(NamedTuple):
 
 
 class Cluster:
-    """Asks as the service account whose folder is given."""
+    """What the API says of it."""
 
-    def __init__(self, session: aiohttp.ClientSession, server: str, account: Path) -> None:
-        self._session = session
-        self._server = server
-        self._account = account
-        self._trust = ssl.create_default_context(cafile=str(account / "ca.crt"))
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
     async def ready_pods(self, namespace: str, services: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """For each group the address of each ready pod by its uid. Raises ClusterError."""
         slices = await self._get(
             f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
             # Version 0: out of the API server's memory.
-            {"labelSelector": f"{SERVICE} in ({','.join(sorted(set(services.values())))})", "resourceVersion": "0"},
+            labelSelector=f"{SERVICE} in ({','.join(sorted(set(services.values())))})",
+            resourceVersion="0",
         )
         found: dict[str, dict[str, str]] = {service: {} for service in services.values()}
         # IPv4 comes before IPv6: a pod that has both is in two slices and counts once.
@@ -57,22 +48,14 @@ class Cluster:
 
     async def front_proxy(self) -> FrontProxy:
         """Raises ClusterError, also when the cluster has no aggregation layer."""
-        data = (await self._get(AUTHENTICATION, {})).get("data", {})
+        data = (await self._get(AUTHENTICATION)).get("data", {})
         if not data.get("requestheader-client-ca-file"):
             raise ClusterError("the cluster names no authority for its front proxy: its aggregation layer is off")
         names = json.loads(data.get("requestheader-allowed-names") or "[]")
         return FrontProxy(data["requestheader-client-ca-file"], frozenset(names))
 
-    async def _get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+    async def _get(self, path: str, **query: str) -> dict[str, Any]:
         try:
-            token = await asyncio.to_thread((self._account / "token").read_text)
-            headers = {"authorization": f"Bearer {token.strip()}", "accept": "application/json"}
-            url = f"{self._server}{path}"
-            async with self._session.get(url, params=query, headers=headers, ssl=self._trust) as response:
-                body = await response.read()
-                if response.status != 200:
-                    raise ClusterError(f"{path} answers {response.status}: {body[:300].decode(errors='replace')}")
-                document: dict[str, Any] = json.loads(body)
-                return document
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise ClusterError(f"{path}: {error or type(error).__name__}") from error
+            return await self._api.get(path, **query)
+        except ApiError as error:
+            raise ClusterError(str(error)) from error

@@ -7,16 +7,14 @@ told to, and when the API refuses its account for good, as after the release was
 import asyncio
 import os
 import secrets
-import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from aiohttp import web
-
 from modelplane.pools.v1.pools_api import PoolsService
-from operators.model_pool.api import Api, ApiError, connected
+from operators import process
+from operators.kubernetes import Api, ApiError, connected
 from operators.model_pool.apply import Turns
 from operators.model_pool.lease import Lease
 from operators.model_pool.settings import Settings
@@ -44,8 +42,14 @@ class Operator:
         self._lease = lease
         self._namespace = namespace
         self._changed = asyncio.Event()
-        self.leads = False
-        self.looked = False
+        self._leads = False
+        self._looked = False
+
+    def state(self) -> tuple[bool, str]:
+        """Whether it is ready, and a word on it. Who only waits for the Lease is ready too."""
+        if self._leads and not self._looked:
+            return False, "it has not looked yet"
+        return True, "works" if self._leads else "waits"
 
     async def work(self, stop: asyncio.Event) -> None:
         """Until `stop` is set: waits for the Lease, works while it is held, and waits again. Raises RefusedError."""
@@ -70,7 +74,7 @@ class Operator:
             await asyncio.gather(waiting, return_exceptions=True)
             return
         log.info("works", namespace=self._namespace)
-        self.leads = True
+        self._leads = True
         running = [asyncio.ensure_future(work) for work in (self._lease.kept(), self._turn(), self._watch())]
         try:
             await asyncio.wait((*running, *ends), return_when=asyncio.FIRST_COMPLETED)
@@ -80,7 +84,7 @@ class Operator:
             for ended in await asyncio.gather(*running, return_exceptions=True):
                 if isinstance(ended, Exception):
                     log.error("the operator stumbled", error=str(ended), exc_info=ended)
-            self.leads = self.looked = False
+            self._leads = self._looked = False
             log.info("works no more", namespace=self._namespace)
             if not self._api.refused_s():
                 await self._lease.give_back()
@@ -120,7 +124,7 @@ class Operator:
                 continue
             if lost:
                 log.info("turns go on")
-            pause_s, lost, self.looked = self._settings.interval_s, False, True
+            pause_s, lost, self._looked = self._settings.interval_s, False, True
             try:
                 await asyncio.wait_for(self._changed.wait(), self._settings.interval_s)
             except TimeoutError:
@@ -133,32 +137,9 @@ class Operator:
         raise RefusedError("the API refuses the service account: the release was removed")
 
 
-def health(operator: Operator) -> web.Application:
-    """The HTTP side, for the kubelet and for Prometheus. Who only waits for the Lease is ready too."""
-
-    async def alive(request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def ready(request: web.Request) -> web.Response:
-        if operator.leads and not operator.looked:
-            return web.Response(status=503, text="it has not looked yet\n")
-        return web.Response(text="works\n" if operator.leads else "waits\n")
-
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(body=telemetry.exposition(), headers={"content-type": telemetry.EXPOSITION_TYPE})
-
-    app = web.Application()
-    app.router.add_get("/healthz", alive)
-    app.router.add_get("/readyz", ready)
-    app.router.add_get("/metrics", metrics)
-    return app
-
-
 async def run(environment: Environment) -> None:
     """Until SIGTERM or SIGINT. Raises SettingsError, OSError and RefusedError."""
-    settings, stop = environment.group(Settings), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    settings, stop = environment.group(Settings), process.stopping()
     if not (address := environment.address_of("pools")):
         raise SettingsError("set MODELPLANE_POOLS_ADDRESS to the host:port of the service pools")
     namespace = (await asyncio.to_thread((settings.account / "namespace").read_text)).strip()
@@ -171,11 +152,8 @@ async def run(environment: Environment) -> None:
         name = f"{settings.release}-operator"
         lease = Lease(api=api, namespace=namespace, name=name, identity=identity, length_s=settings.lease_s)
         operator = Operator(settings, api, turns, lease, namespace)
-        runner = web.AppRunner(health(operator), access_log=None, shutdown_timeout=5)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        host, _, port = settings.health_listen.rpartition(":")
-        await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+        pages = process.health(operator.state)
+        await stack.enter_async_context(process.listening(pages, settings.health_listen))
         await operator.work(stop)
 
 

@@ -16,8 +16,8 @@ from prometheus_client import Counter, Gauge
 
 from modelplane.pools.v1 import pools_pb2
 from modelplane.pools.v1.pools_api import PoolsService
+from operators.kubernetes import Api, ApiError
 from operators.model_pool import crd
-from operators.model_pool.api import Api, ApiError
 from operators.model_pool.entry import key_of
 from operators.model_pool.plan import (
     Action,

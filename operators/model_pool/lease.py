@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from operators.model_pool.api import Api, ApiError
+from operators.kubernetes import Api, ApiError
 from services import telemetry
 
 log = telemetry.logger("services.model_pools")

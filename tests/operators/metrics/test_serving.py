@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from operators.kubernetes import connected
 from operators.metrics import __main__ as program
 from operators.metrics.__main__ import serving
 from operators.metrics.cluster import Cluster, ClusterError
@@ -253,7 +254,7 @@ async def test_it_asks_for_its_namespace_and_services_alone(tmp_path: Path) -> N
 
 
 async def test_pods_are_counted_once_and_only_while_they_are_ready(tmp_path: Path) -> None:
-    async with played(tmp_path) as cluster, aiohttp.ClientSession() as session:
+    async with played(tmp_path) as cluster, connected(cluster.url, cluster.account, 5) as api:
         cluster.slices = [
             endpoint_slice("f-gateway", {"a": "fd00::1"}, "IPv6"),
             endpoint_slice("f-gateway", {"a": "10.0.0.1", "b": "10.0.0.2"}),
@@ -261,7 +262,7 @@ async def test_pods_are_counted_once_and_only_while_they_are_ready(tmp_path: Pat
             endpoint_slice("f-gateway", {"d": "10.0.0.4"}, terminating=True),
             {**endpoint_slice("f-auth", {}), "endpoints": None},
         ]
-        asking = Cluster(session, cluster.url, cluster.account)
+        asking = Cluster(api)
         services = {"gateway": "f-gateway", "auth": "f-auth", "billing": "f-gateway"}
         one = {"a": "10.0.0.1", "b": "10.0.0.2"}
         del services["billing"]

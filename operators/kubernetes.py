@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as the operator needs it: a few verbs over HTTP.
+"""The Kubernetes API, as far as operators need it: a few verbs over HTTP.
 
 A generated client of the whole API would take 70 MiB and three seconds of every start. The token is read for each
 request, as the kubelet renews it.
@@ -92,7 +92,7 @@ class Api:
         except ValueError:
             document = {"message": answer[:300].decode(errors="replace")}
         if not 200 <= status < 300:
-            raise ApiError(status, f"{method} {path.partition('?')[0]}: {document.get('message', status)}")
+            raise ApiError(status, f"{method} {path.partition('?')[0]} answers {status}: {document.get('message', '')}")
         return document
 
 

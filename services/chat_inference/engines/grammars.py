@@ -156,7 +156,8 @@ class Grammars:
     def _hear(self, said: dict[str, Any]) -> None:
         if not said:
             self._ready.set()
-        elif answer := self._asked.get(said.pop("id")):
+        elif (answer := self._asked.get(said.pop("id"))) and not answer.done():
+            # One that has just come too late is done, though nobody has taken it out yet.
             answer.set_result(said)
 
 

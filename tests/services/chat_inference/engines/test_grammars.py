@@ -19,6 +19,8 @@ from services.settings import Environment, PlatformSettings
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
+# The process loads an engine's libraries first: on a busy machine that alone may take the default's 20 s.
+PATIENT_MS = 120_000
 # Its grammar takes a quarter of a minute.
 SLOW = {"type": "object", "properties": {f"name{i}": {"type": "string"} for i in range(1000)}}
 
@@ -36,7 +38,9 @@ async def started(settings: Settings) -> AsyncIterator[Grammars]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def grammars() -> AsyncIterator[Grammars]:
-    settings = Settings(grammar_cpu_s=2, grammar_memory_bytes=256 * 1024 * 1024, grammar_bytes=100_000)
+    settings = Settings(
+        grammar_cpu_s=2, grammar_memory_bytes=256 * 1024 * 1024, grammar_bytes=100_000, grammar_timeout_ms=PATIENT_MS
+    )
     async with started(settings) as grammars:
         yield grammars
     assert not processes()
@@ -110,7 +114,7 @@ async def test_a_verdict_that_comes_too_late(grammars: Grammars) -> None:
 
 
 async def test_a_large_one_is_refused() -> None:
-    async with started(Settings(grammar_memory_bytes=1024 * 1024)) as grammars:
+    async with started(Settings(grammar_memory_bytes=1024 * 1024, grammar_timeout_ms=PATIENT_MS)) as grammars:
         large = {"enum": [f"{i}" * 6 for i in range(10_000, 15_000)]}
         assert "too much memory" in await refused(grammars, large)
         assert await grammars.tag(held({"const": 3}))

@@ -233,6 +233,8 @@ FAULTS: Mapping[str, FaultRule] = {
     "model_not_priced": FaultRule("UNAVAILABLE", 503, "server_error", "model_not_priced"),
     # The platform
     "overloaded": _unavailable("overloaded"),
+    # Its own class: a schema that keeps one replica busy would keep the next one busy too.
+    "grammar_not_ready": FaultRule("DEADLINE_EXCEEDED", 503, "server_error", "overloaded", retryable=True),
     "no_replica": _unavailable("no_replica"),
     "replica_lost": _unavailable("replica_lost"),
     "not_ready": _unavailable("not_ready"),

@@ -18,7 +18,7 @@ from typing import Any
 from modelplane.chat_inference.v1.chat_inference_pb2 import GenerateRequest
 from services import telemetry
 from services.chat_inference.settings import Settings
-from services.faults import InvalidRequest, Unavailable
+from services.faults import DeadlineExceeded, InvalidRequest
 
 log = telemetry.logger(__name__)
 
@@ -51,8 +51,8 @@ class Grammars:
     async def tag(self, request: GenerateRequest) -> str | None:
         """The structural tag that the request's answer is to be held to, or None for any answer.
 
-        Raises InvalidRequest (invalid_schema) for one that the engine cannot hold to, and Unavailable (overloaded)
-        when the verdict did not come in time.
+        Raises InvalidRequest (invalid_schema) for one that the engine cannot hold to, and DeadlineExceeded
+        (grammar_not_ready) when the verdict did not come in time.
         """
         constraint, thinking = request.sampling.constraint, request.thinking
         kind = constraint.WhichOneof("kind")
@@ -106,8 +106,8 @@ class Grammars:
                 verdict: dict[str, str] = await answer
                 return verdict
         except (TimeoutError, ConnectionError) as error:
-            raise Unavailable(
-                "overloaded", "The schema's grammar was not ready in time.", retry_after_ms=1000
+            raise DeadlineExceeded(
+                "grammar_not_ready", "The schema's grammar was not ready in time; try again.", retry_after_ms=1000
             ) from error
         finally:
             del self._asked[name]

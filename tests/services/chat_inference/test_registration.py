@@ -62,7 +62,7 @@ async def replicas(router: Router) -> list[str]:
 
 
 async def until(router: Router, wanted: Callable[[list[str]], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not wanted(await replicas(router)):
             await asyncio.sleep(0.005)
 

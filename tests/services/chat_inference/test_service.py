@@ -95,7 +95,7 @@ async def test_a_dead_engine_is_noticed() -> None:
     await asyncio.sleep(0)
     assert not failed.done()
     engine.alive = False
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await failed
     assert not service.load().healthy
     with pytest.raises(Unavailable):
@@ -114,7 +114,7 @@ async def test_a_peer_that_does_not_read_is_dropped_and_billed() -> None:
 
     frames = aiter(service.session(requests()))
     first = await anext(frames)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await ledger.recorded.wait()
     assert not service.load().request_ids
     seen = generated(list(first.deltas))
@@ -139,7 +139,7 @@ async def test_nothing_is_billed_for_what_the_peer_never_saw() -> None:
 
     frames = service.session(requests())
     await anext(aiter(frames))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while "unseen" not in service.load().request_ids:
             await asyncio.sleep(0.005)
     await asyncio.sleep(0.02)

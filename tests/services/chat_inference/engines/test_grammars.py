@@ -14,7 +14,7 @@ from modelplane.chat_inference.v1.chat_inference_pb2 import Constraint, Generate
 from services.chat_inference.engines import checkpoints
 from services.chat_inference.engines.grammars import Grammars
 from services.chat_inference.settings import Settings
-from services.faults import InvalidRequest, Unavailable
+from services.faults import DeadlineExceeded, InvalidRequest
 from services.settings import Environment, PlatformSettings
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
@@ -94,7 +94,8 @@ async def test_a_slow_one_is_stopped_and_nobody_waits_for_it(grammars: Grammars)
     print(f"a quick one took {quick:.2f} s")
     began = time.monotonic()
     assert "more than 2 s" in await refused(grammars, SLOW)
-    assert time.monotonic() - began < 0.1
+    # It is not tried again.
+    assert time.monotonic() - began < 1
 
 
 async def test_a_process_that_ended_is_replaced(grammars: Grammars) -> None:
@@ -102,14 +103,14 @@ async def test_a_process_that_ended_is_replaced(grammars: Grammars) -> None:
     trying = asyncio.create_task(grammars.tag(held({"const": 1})))
     await asyncio.sleep(0)
     process.kill()
-    with pytest.raises(Unavailable):
+    with pytest.raises(DeadlineExceeded):
         await trying
     assert await grammars.tag(held({"const": 1}))
 
 
 async def test_a_verdict_that_comes_too_late(grammars: Grammars) -> None:
     async with started(Settings(grammar_timeout_ms=1)) as hurried:
-        with pytest.raises(Unavailable, match="in time"):
+        with pytest.raises(DeadlineExceeded, match="in time"):
             await hurried.tag(held({"const": 2}))
 
 

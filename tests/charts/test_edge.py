@@ -136,7 +136,7 @@ class Edge:
 
     async def get(self, port: int, path: str) -> httpx.Response | None:
         """None where nobody answers."""
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             try:
                 return await client.get(f"http://127.0.0.1:{self.ports[port]}{path}")
             except httpx.TransportError:
@@ -283,7 +283,7 @@ async def whole(folder: Path) -> AsyncIterator[tuple[Edge, httpx.AsyncClient]]:
             serve_xds(variables, folder / "xds.log"),
             edge.running(),
             httpx.AsyncClient(
-                base_url=f"https://localhost:{edge.ports[8443]}", trust_env=False, verify=shown, timeout=10
+                base_url=f"https://localhost:{edge.ports[8443]}", trust_env=False, verify=shown, timeout=60
             ) as client,
         ):
             await edge.until_ready()
@@ -342,7 +342,7 @@ async def test_before_it_ends_its_clients_are_told_to_leave_and_what_is_in_fligh
             assert "connection" not in (await client.get(url)).headers
             started_s = loop.time()
             hooked = asyncio.create_task(edge.get(9004, hook["path"]))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while await edge.ready():
                     await asyncio.sleep(0.02)
             # It still answers on the connection that is there, for the last time.

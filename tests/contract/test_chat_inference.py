@@ -127,7 +127,7 @@ async def test_a_lost_session_is_billed_by_the_replica(wire: Wire) -> None:
         await peer.begun("running")
         await peer.ended("just ended")
         await peer.vanish()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await ledger.recorded.wait()
     seen = generated(peer.deltas["running"])
     assert ledger.usages["just ended"].output_tokens == 2

@@ -320,7 +320,7 @@ async def test_a_watcher_is_told_of_every_change_and_that_the_stream_lives(
     # Before, everything is said to be old at some moment, in place of what has changed.
     await listening(keys, database)
     heard: list[pb.WatchResponse] = []
-    async with asyncio.timeout(10), aclosing(keys.watch(pb.WatchRequest())) as changes:  # type: ignore[type-var]
+    async with asyncio.timeout(30), aclosing(keys.watch(pb.WatchRequest())) as changes:  # type: ignore[type-var]
         assert await anext(changes) == pb.WatchResponse()
         await write(database, "UPDATE projects SET weight = 2 WHERE id = 'proj_1'")
         await write(database, "UPDATE organizations SET usage_tier = 4 WHERE id = 'org-1'")

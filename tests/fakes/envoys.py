@@ -61,7 +61,7 @@ def cluster(name: str, port: int, *, grpc: bool = False) -> Json:
     made: dict[str, Any] = {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "1s",
+        "connect_timeout": "30s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     if grpc:
@@ -78,7 +78,7 @@ def asked(name: str) -> Json:
     """The gRPC service behind the cluster of this name, with our token."""
     return {
         "envoy_grpc": {"cluster_name": name},
-        "timeout": "2s",
+        "timeout": "30s",
         "initial_metadata": [{"key": "modelplane-token", "value": TOKEN}],
     }
 

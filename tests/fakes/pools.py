@@ -48,7 +48,7 @@ def served(pools: FakePools) -> Iterator[None]:
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
     try:
-        if not ready.wait(10):
+        if not ready.wait(60):
             raise TimeoutError("the service did not start")
         yield
     finally:

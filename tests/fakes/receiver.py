@@ -37,7 +37,7 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook"
 
     async def wait_for(self, requests: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while len(self.received) < requests:
                 await asyncio.sleep(0.01)
 

@@ -41,7 +41,7 @@ class Load:
         self._stopping = True
 
     async def _client(self) -> None:
-        async with httpx.AsyncClient(timeout=20) as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             while not self._stopping:
                 ask = self._chance.choice((self._stream, self._stream, self._leave, self._whole, self._refused))
                 url = self._chance.choice(self._urls) + URL

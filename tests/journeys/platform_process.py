@@ -166,7 +166,7 @@ class PlatformProcess:
         self.process.wait(30)
         self._reader.join(30)
 
-    def assert_nothing_left(self, timeout_s: float = 15) -> None:
+    def assert_nothing_left(self, timeout_s: float = 30) -> None:
         try:
             wait_until(lambda: not self.processes(), timeout_s, "no process is left")
         except AssertionError:

@@ -257,7 +257,7 @@ def test_a_stored_completion_is_found_again(sdk: OpenAI) -> None:
     def found() -> bool:
         return [item.id for item in sdk.chat.completions.list(metadata={"journey": "stored"})] == [kept.id]
 
-    wait_until(found, 10, "the completion is stored")
+    wait_until(found, 30, "the completion is stored")
     again = sdk.chat.completions.retrieve(kept.id)
     assert again.choices[0].message.content == kept.choices[0].message.content
     [question] = sdk.chat.completions.messages.list(kept.id)

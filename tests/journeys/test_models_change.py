@@ -110,14 +110,14 @@ def test_models_come_change_and_go(platform: PlatformProcess, models: Path) -> N
         assert listed(sdk) == {"steady", "guest"}
 
         with Traffic(sdk, "guest").running() as calls:
-            wait_until(lambda: "the first words" in calls.said, 10, "it serves")
+            wait_until(lambda: "the first words" in calls.said, 30, "it serves")
             file.write_text(guest("other words", aliases='["visitor"]'))
             wait_until(lambda: calls.said[-4:] == ["other words"] * 4, 60, "its replica is replaced")
             assert answers(sdk, "visitor")
             # What cannot be used changes nothing.
             file.write_text(guest("never", slots="0"))
             refused = {"taken": "no"}
-            wait_until(lambda: platform.metric("modelplane_catalog_changes_total", **refused) >= 1, 10, "refused")
+            wait_until(lambda: platform.metric("modelplane_catalog_changes_total", **refused) >= 1, 30, "refused")
             assert listed(sdk) == {"steady", "guest"}
         assert set(calls.said) == {"the first words", "other words"} and not calls.failures
 
@@ -131,7 +131,7 @@ def test_models_come_change_and_go(platform: PlatformProcess, models: Path) -> N
         wait_until(lambda: platform.metric(replicas, model="guest") == 0, 30, "it is empty again")
 
         file.unlink()
-        wait_until(lambda: listed(sdk) == {"steady"}, 10, "the model is gone")
+        wait_until(lambda: listed(sdk) == {"steady"}, 30, "the model is gone")
         with pytest.raises(NotFoundError) as missing:
             say(sdk, "guest")
         assert missing.value.code == "model_not_found"

@@ -67,7 +67,7 @@ def test_a_revoked_key_stops_working(scripted_platform: PlatformProcess) -> None
             return True
         return False
 
-    wait_until(refused, 1.5, "the revoked key is refused")
+    wait_until(refused, 5, "the revoked key is refused")
 
 
 def run_command(platform: PlatformProcess, *arguments: str) -> str:
@@ -101,7 +101,7 @@ def test_hang_up_aborts_at_the_engine_and_is_metered(scripted_platform: Platform
         tokens = metered_output_tokens(scripted_platform, request_id)
         return tokens > 0
 
-    wait_until(metered, 5, "the usage is in the ledger")
+    wait_until(metered, 30, "the usage is in the ledger")
     assert 5 <= tokens < 200
 
 
@@ -164,7 +164,7 @@ def test_three_lives_on_one_home(tmp_path: Path) -> None:
 
     with running_platform(home, variables) as platform:
         with psycopg.connect(platform.database_url) as connection:
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             counted = (0, 0)
             while counted != (31, 700) and time.monotonic() < end:
                 row = connection.execute("SELECT count(*), sum(output_tokens) FROM usage_records").fetchone()
@@ -172,7 +172,7 @@ def test_three_lives_on_one_home(tmp_path: Path) -> None:
                 counted = (int(row[0]), int(row[1] or 0))
         assert counted == (31, 700)
         platform.process.kill()
-        platform.process.wait(10)
+        platform.process.wait(30)
         platform.assert_nothing_left(30)
 
 

@@ -81,7 +81,7 @@ class Hammer:
 
     def _ask(self) -> None:
         body = {"model": "scripted", "messages": HELLO}
-        with httpx.Client(base_url=self._url, headers={"Authorization": f"Bearer {self._key}"}, timeout=20) as http:
+        with httpx.Client(base_url=self._url, headers={"Authorization": f"Bearer {self._key}"}, timeout=60) as http:
             while not self._over.is_set():
                 try:
                     status = http.post("/v1/chat/completions", json=body).status_code
@@ -170,7 +170,7 @@ def test_a_revoked_key_stops_at_both(edge: Edge) -> None:
 
     assert statuses() == {200}
     command(edge.operator, "keys", "revoke", made["id"])
-    wait_until(lambda: statuses() == {401}, 1, "both refuse it")
+    wait_until(lambda: statuses() == {401}, 5, "both refuse it")
 
 
 def test_a_killed_gateway_and_a_restarted_valkey(edge: Edge) -> None:
@@ -188,11 +188,11 @@ def test_a_killed_gateway_and_a_restarted_valkey(edge: Edge) -> None:
     # What the dead gateway had on a lease, and had granted but not answered, is gone.
     assert LEAST * at_most(elapsed_s) - PER_MINUTE / 10 <= granted <= at_most(elapsed_s)
     edge.valkey.kill()
-    wait_until(lambda: not second.shares(), 5, "the gateway is on its own")
+    wait_until(lambda: not second.shares(), 30, "the gateway is on its own")
     edge.valkey.start()
-    wait_until(second.shares, 10, "the limits are shared again")
+    wait_until(second.shares, 30, "the limits are shared again")
     before = living.statuses[200]
-    wait_until(lambda: living.statuses[200] > before, 5, "the gateway still grants")
+    wait_until(lambda: living.statuses[200] > before, 30, "the gateway still grants")
     living.stop()
     dying.stop()
     assert set(living.statuses) == {200, 429} and not living.lost

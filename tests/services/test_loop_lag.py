@@ -20,7 +20,7 @@ async def test_a_loop_that_is_held_up_is_late(monkeypatch: pytest.MonkeyPatch) -
     async with watched():
         await asyncio.sleep(0.02)
         time.sleep(0.5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while lag_s() < 0.4:
                 await asyncio.sleep(0.005)
             while lag_s() > 0.4:

@@ -49,7 +49,7 @@ class Caller:
 
     async def until(self, status: int, path: str = IN_FLIGHT) -> Any:
         """The document, once the answer has this status."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (got := await self.get(path))[0] != status:
                 await asyncio.sleep(0.02)
         return got[1]
@@ -181,7 +181,7 @@ async def test_a_pod_that_stops_answering_withholds_the_figure_until_it_is_back_
         assert (await caller.until(200))["items"][0]["value"] == "3"
         caller.cluster.pages["127.0.0.3"] = page(4.5, started=2)
         caller.cluster.ready("f-gateway", "127.0.0.2", "127.0.0.3")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await caller.until(200))["items"][0]["value"] != "7500m":
                 await asyncio.sleep(0.02)
 
@@ -206,7 +206,7 @@ async def test_a_renewed_token_certificate_and_authority_are_taken_without_a_res
         (cluster.account / "token").write_text("the-next-token")
         shown = await asyncio.to_thread(ssl_certificate, caller)
         cluster.renew()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await asyncio.to_thread(ssl_certificate, caller) == shown:
                 await asyncio.sleep(0.02)
         await caller.until(200)
@@ -214,7 +214,7 @@ async def test_a_renewed_token_certificate_and_authority_are_taken_without_a_res
         former = caller.front
         cluster.front = type(cluster.front)(tmp_path / "front-2", "front-proxy")
         caller.front = cluster.caller(cluster.front, "front-proxy-client")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     await caller.until(200)
@@ -293,7 +293,7 @@ async def test_the_program_says_where_it_serves_and_ends_in_order(tmp_path: Path
     async with played(tmp_path) as cluster:
         program = await program_in(cluster, "gateway=f-gateway")
         assert program.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             line = json.loads(await program.stderr.readline())
             assert (line["event"], line["fields"]["groups"]) == ("serving", "gateway=f-gateway")
             program.send_signal(signal.SIGTERM)
@@ -305,7 +305,7 @@ async def test_the_program_ends_with_a_reason_when_it_cannot_serve(tmp_path: Pat
         for groups, away, words in (("gateway", False, "group=service"), ("gateway=f-gateway", True, "answers 503")):
             cluster.away = away
             program = await program_in(cluster, groups)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 _, said = await program.communicate()
             assert program.returncode == 1
             assert words in json.loads(said)["fields"]["error"]

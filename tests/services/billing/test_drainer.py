@@ -188,7 +188,7 @@ async def test_a_request_that_nobody_ends_is_paid_out_of_the_lease(
         billing.spool.checkpoint([(usage.request_id, usage.SerializeToString())])
         had = leased(database_url)
         looking = asyncio.create_task(billing.drainer.keep_adopting())
-        await asyncio.wait_for(billing.spool.filled(), 20)
+        await asyncio.wait_for(billing.spool.filled(), 30)
         looking.cancel()
         assert billing.funds.held_nanodollars == 0
         await billing.drainer.drain()

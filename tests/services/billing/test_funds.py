@@ -66,7 +66,7 @@ async def admitted(funds: Funds, request: HoldRequest) -> bool:
     return True
 
 
-async def until(done: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def until(done: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not await done():
         assert time.monotonic() < deadline

@@ -63,7 +63,7 @@ def ledger(url: str) -> dict[str, int]:
         return dict(connection.execute("SELECT request_id, output_tokens FROM usage_records").fetchall())
 
 
-async def until(done: Callable[[], bool], timeout_s: float = 20.0) -> None:
+async def until(done: Callable[[], bool], timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < deadline
@@ -153,7 +153,7 @@ async def test_a_full_spool_is_said_and_passes(tmp_path: Path, database: Databas
 
 
 async def until_good(action: Callable[[], Awaitable[object]]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while True:
         try:
             await action()

@@ -27,7 +27,7 @@ def served_by(authority: Authority) -> ssl.SSLContext:
 
 async def first(settings: ClusterSettings) -> set[str]:
     async with aclosing(follow("place", "gateway", "http", settings)) as states:  # type: ignore[type-var]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return {one.ip for one in await anext(states)}
 
 

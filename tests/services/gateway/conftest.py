@@ -114,7 +114,7 @@ class Edge:
         return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=KEY, **{"max_retries": 0, **options})
 
     def http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=10)
+        return httpx.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
 
 
 @asynccontextmanager
@@ -141,7 +141,7 @@ async def edge() -> AsyncIterator[Edge]:
         yield edge
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], timeout_s: float = 3.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool] | bool], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while True:
             met = condition()

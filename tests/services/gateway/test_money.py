@@ -127,7 +127,7 @@ async def test_who_goes_before_the_first_token_gets_the_money_back(edge: Edge) -
     await edge.add_replica(FakeReplica([" word"] * 5, token_s=5))
     async with edge.http() as http:
         with pytest.raises(httpx.ReadTimeout):
-            await http.post(URL, json=BODY, timeout=0.3)
+            await http.post(URL, json=BODY, timeout=httpx.Timeout(30, read=0.5))
     await until(lambda: bool(edge.billing.released))
     assert edge.billing.released == list(edge.billing.held)
     assert not edge.billing.usages

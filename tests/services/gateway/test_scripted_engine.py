@@ -79,7 +79,7 @@ async def test_hang_up(remote: Edge) -> None:
             lines = response.aiter_lines()
             for _ in range(8):
                 await anext(lines)
-        await until(lambda: len(remote.billing.usages) == 1, 1.0)
+        await until(lambda: len(remote.billing.usages) == 1)
         (usage,) = remote.billing.usages.values()
         assert 3 <= usage.output_tokens < 100
         assert await remote.running() == 0

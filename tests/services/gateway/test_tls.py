@@ -69,7 +69,7 @@ async def proxy(
         context.load_cert_chain(shown.folder / "tls.crt", shown.folder / "tls.key")
     transport = (Named if named else httpx.AsyncHTTPTransport)(verify=context)
     headers = {"authorization": f"Bearer {KEY}"}
-    async with httpx.AsyncClient(base_url=edge.url, headers=headers, timeout=10, transport=transport) as http:
+    async with httpx.AsyncClient(base_url=edge.url, headers=headers, timeout=60, transport=transport) as http:
         yield http
 
 

@@ -139,7 +139,7 @@ async def test_prices_of_models_that_come_are_added(service: Ledger) -> None:
     keeping = asyncio.create_task(service.keep_prices(catalog, changed))
     try:
         catalog.replace(Catalog((ModelSpec(name="bad", price={"x": 1}), ModelSpec(name="new", price={"input": "5"}))))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await listed(service, "new") != [("new", "file", "5")]:
                 await asyncio.sleep(0.01)
         assert not await listed(service, "bad")

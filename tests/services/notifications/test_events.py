@@ -147,7 +147,7 @@ async def test_it_goes_on_by_itself(
     running = asyncio.create_task(Events(store, poster, settings, receiver.url).run())
     try:
         await written.add_usage(database, [usage(number) for number in range(1, 6)])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not receiver.received or ids(receiver)[-1] != "req_0005":
                 await asyncio.sleep(0.01)
     finally:

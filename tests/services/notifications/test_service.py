@@ -69,7 +69,7 @@ async def test_killed_when_the_receiver_has_it(
 
 
 async def _until_sent(database: Database) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             async with database.connection() as connection:
                 if await (await connection.execute("SELECT FROM cursors WHERE seq = 2")).fetchone() is not None:

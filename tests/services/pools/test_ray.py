@@ -34,6 +34,8 @@ VARIABLES = {
     "MODELPLANE_RPC_TOKEN": "shared by the processes of a platform",
     "MODELPLANE_BILLING_ADDRESS": "127.0.0.1:1",
     "MODELPLANE_POOLS_INTERVAL_MS": "100",
+    # What the tests place, no gateway starts at the replica.
+    "MODELPLANE_ROUTER_PLACEMENT_GRACE_MS": "600000",
     "MODELPLANE_POOLS_SCALE_UP_AFTER_MS": "200",
     "MODELPLANE_POOLS_SCALE_DOWN_AFTER_MS": "500",
     "MODELPLANE_POOLS_QUEUED_PER_REPLICA": "1",

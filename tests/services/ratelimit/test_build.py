@@ -56,7 +56,7 @@ async def test_limits_follow_the_catalogue(tmp_path: Path) -> None:
             }
 
         async def until(expected: dict[str, int]) -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await limits() != expected:
                     await asyncio.sleep(0.01)
 

@@ -195,6 +195,7 @@ def limited(*, deny: bool) -> dict[str, Any]:
             "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
             "domain": "modelplane",
             "failure_mode_deny": deny,
+            "timeout": "30s",
             "rate_limit_service": {"transport_api_version": "V3", "grpc_service": asked("ratelimit")},
         },
     }

@@ -472,7 +472,7 @@ async def test_stopping_settles_what_is_open_and_writes_it_down(limiter: Limiter
 async def test_the_snapshot_is_written_while_running(limiter: Limiter, clock: Clock, tmp_path: Path) -> None:
     path, stopping = tmp_path / "snapshot", asyncio.Event()
     running = asyncio.create_task(keeper(limiter, path, clock).run(0.001, stopping))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not path.exists():
             await asyncio.sleep(0.001)
     stopping.set()

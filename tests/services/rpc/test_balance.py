@@ -106,7 +106,7 @@ async def load(target: str, settings: RpcSettings = AGING, clients: int = 8) -> 
 async def served(running: Fleet, host: str, least: int = 20) -> None:
     """Waits until a server has had so many more calls."""
     before = running.calls.get(host, 0)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while running.calls.get(host, 0) < before + least:
             await asyncio.sleep(0.02)
 
@@ -180,7 +180,7 @@ async def test_what_a_dying_server_had_begun_is_not_made_again() -> None:
         async with connect(TokenizerService, running.target, AGING) as tokenizer:
             with context.call("req_1", 5.0):
                 calling = asyncio.create_task(tokenizer.render(RenderRequest()))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not running.calls:
                     await asyncio.sleep(0.01)
             (host,) = running.calls
@@ -216,7 +216,7 @@ async def test_what_may_be_made_again_is() -> None:
         await first.stop(0)
         second, router = await started(first.address)
         router.released.set()
-        assert (await asyncio.wait_for(placing, 10)).placement.request_id == "req_1"
+        assert (await asyncio.wait_for(placing, 30)).placement.request_id == "req_1"
         await second.stop(0)
 
 

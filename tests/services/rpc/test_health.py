@@ -59,7 +59,7 @@ async def test_a_call_waits_until_the_service_is_placed() -> None:
         await asyncio.sleep(0.1)
         assert not calling.done()
         p.place()
-        await asyncio.wait_for(calling, 5)
+        await asyncio.wait_for(calling, 30)
 
 
 async def test_whoever_does_not_look_at_health_is_told_not_ready() -> None:

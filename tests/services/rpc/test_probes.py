@@ -38,7 +38,7 @@ class Prober:
         self._stub = health_pb2_grpc.HealthStub(channel)
 
     async def ask(self, service: str) -> str:
-        answer = await self._stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=1)
+        answer = await self._stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
         name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
         return name
 
@@ -83,16 +83,17 @@ async def test_dependencies_are_asked_at_most_once_a_second() -> None:
 async def test_a_slow_dependency_delays_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ASK_EVERY_S", 0.0)
     monkeypatch.setattr(module, "ANSWER_S", 0.1)
-    monkeypatch.setattr(module, "PING_S", 0.4)
+    monkeypatch.setattr(module, "PING_S", 4.0)
     async with prober() as probed:
         assert await probed.ask("readiness") == "SERVING"
         probed.process.pause_s = 60
         started_s = time.monotonic()
         assert await probed.ask("readiness") == "SERVING"
-        assert time.monotonic() - started_s < 0.35
+        assert time.monotonic() - started_s < 3
         assert await probed.ask("liveness") == "SERVING"
-        await asyncio.sleep(0.4)
-        assert await probed.ask("readiness") == "NOT_SERVING"
+        async with asyncio.timeout(30):
+            while await probed.ask("readiness") != "NOT_SERVING":
+                await asyncio.sleep(0.05)
 
 
 async def test_only_health_is_offered() -> None:

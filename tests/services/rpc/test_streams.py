@@ -38,7 +38,7 @@ async def test_closing_a_stream_ends_it_at_the_service() -> None:
             async for response in p.remote_inference.generate(FOREVER):
                 if response.delta.index == 3:
                     break
-        await asyncio.wait_for(p.inference.ended.wait(), 5)
+        await asyncio.wait_for(p.inference.ended.wait(), 30)
         assert p.inference.request_id_at_end == "req_1"
 
 
@@ -56,7 +56,7 @@ async def test_cancelling_the_reader_ends_the_stream_at_the_service() -> None:
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        await asyncio.wait_for(p.inference.ended.wait(), 5)
+        await asyncio.wait_for(p.inference.ended.wait(), 30)
         assert p.inference.request_id_at_end == "req_1"
 
 
@@ -70,7 +70,7 @@ async def test_a_stream_that_nobody_reads_ends_at_the_service_when_it_is_closed(
             async with aclosing(p.remote_inference.generate(FOREVER)) as responses:  # type: ignore[type-var]
                 await anext(responses)
                 await asyncio.sleep(0.1)
-        await asyncio.wait_for(p.inference.ended.wait(), 5)
+        await asyncio.wait_for(p.inference.ended.wait(), 30)
         assert p.inference.request_id_at_end == "req_1"
     assert not caplog.records
 
@@ -113,7 +113,7 @@ async def test_a_server_that_stops_ends_its_streams() -> None:
             async for _ in answers:
                 pass
         assert caught.value.reason == "service_unavailable"
-        await asyncio.wait_for(p.inference.ended.wait(), 5)
+        await asyncio.wait_for(p.inference.ended.wait(), 30)
 
 
 async def test_a_closed_client_ends_its_streams() -> None:
@@ -129,4 +129,4 @@ async def test_a_closed_client_ends_its_streams() -> None:
 async def test_no_server_is_unavailable_at_once() -> None:
     async with connect(ChatInferenceService, "127.0.0.1:1", RpcSettings()) as client:
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(anext(aiter(client.generate(FOREVER))), 5)
+            await asyncio.wait_for(anext(aiter(client.generate(FOREVER))), 30)

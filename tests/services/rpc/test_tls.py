@@ -150,7 +150,7 @@ async def session(p: Probes, settings: RpcSettings) -> AsyncIterator[asyncio.Que
         yield answered
         while not answered.empty():
             answered.get_nowait()
-        await asyncio.wait_for(answered.get(), 5)
+        await asyncio.wait_for(answered.get(), 30)
         assert not talking.done()
     finally:
         talking.cancel()
@@ -179,7 +179,7 @@ async def calls(p: Probes, settings: RpcSettings) -> AsyncIterator[list[Fault]]:
     try:
         yield failed
         before = made
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while made < before + 10:
                 await asyncio.sleep(0.01)
     finally:
@@ -220,7 +220,7 @@ async def test_open_calls_end_where_they_began(here: Secret, there: Secret) -> N
         quick = asyncio.create_task(tokenizer.render(REQUEST))
         await asyncio.sleep(0.2)
         p.tokenizer.released.set()
-        await asyncio.wait_for(asyncio.gather(slow, quick), 5)
+        await asyncio.wait_for(asyncio.gather(slow, quick), 30)
 
 
 async def test_files_that_do_not_fit_together_are_left_alone(

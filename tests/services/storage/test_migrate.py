@@ -126,7 +126,7 @@ async def test_services_that_do_not_migrate_wait_for_who_does(
     await asyncio.sleep(1.5)
     assert not waiting.done() and "organizations" not in tables(empty_database_url)
     await asyncio.to_thread(upgrade, empty_database_url)
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(waiting, 30)
     assert caplog.text.count("waiting for the database's schema") == 1
 
 

@@ -48,10 +48,10 @@ async def test_everything_works_over_tls(secured: str, authority: Authority) -> 
         async with open_database(settings) as database:
             await database.ping()
             listening = database.listen("news")
-            assert await asyncio.wait_for(anext(listening), 10) is None
+            assert await asyncio.wait_for(anext(listening), 30) is None
             async with database.connection() as connection:
                 await connection.execute("NOTIFY news, 'hello'")
-            assert await asyncio.wait_for(anext(listening), 10) == "hello"
+            assert await asyncio.wait_for(anext(listening), 30) == "hello"
             await listening.aclose()
 
 

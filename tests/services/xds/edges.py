@@ -161,7 +161,7 @@ async def edge(
         stack.push_async_callback(plane.stop)
         control = ControlPlane(plane.address, TOKEN)
         await stack.enter_async_context(process.running(folder / "envoy", control, folder / "envoy.log", zone))
-        client = httpx.AsyncClient(base_url=plane.url, verify=_unverified(), timeout=10)
+        client = httpx.AsyncClient(base_url=plane.url, verify=_unverified(), timeout=60)
         yield plane, await stack.enter_async_context(client)
 
 

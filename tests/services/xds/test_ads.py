@@ -147,15 +147,15 @@ async def test_an_envoy_that_does_not_read_holds_up_nobody() -> None:
         said.put_nowait(wants("endpoints", "gateway"))
         before = ANSWERS.labels("endpoints", "taken")._value.get()
         for count in range(20):
-            response = await asyncio.wait_for(anext(told), 5)
+            response = await asyncio.wait_for(anext(told), 30)
             said.put_nowait(wants("endpoints", "gateway", nonce=response.nonce))
             await asyncio.sleep(0)
             ads.publish(made(HERE._replace(port=9000 + count)))
-        newest = await asyncio.wait_for(anext(told), 5)
+        newest = await asyncio.wait_for(anext(told), 30)
         assert ANSWERS.labels("endpoints", "taken")._value.get() == before + 20
         # When it comes back it gets what is newest, and nothing of what has been in between.
         stuck.put_nowait(wants("endpoints", "gateway", nonce="1"))
-        assert (await asyncio.wait_for(anext(first), 5)).version_info == newest.version_info
+        assert (await asyncio.wait_for(anext(first), 30)).version_info == newest.version_info
 
 
 async def test_it_is_ready_when_there_is_something_to_tell() -> None:
@@ -168,11 +168,11 @@ async def test_it_is_ready_when_there_is_something_to_tell() -> None:
         await asyncio.sleep(0.01)
         assert not waiting.done()
         ads.publish(made())
-        assert (await asyncio.wait_for(waiting, 5)).type_url == TYPE_URLS["clusters"]
+        assert (await asyncio.wait_for(waiting, 30)).type_url == TYPE_URLS["clusters"]
         await ads.ping()
         end = asyncio.ensure_future(anext(told, None))
         await ads.drain()
-        assert await asyncio.wait_for(end, 5) is None
+        assert await asyncio.wait_for(end, 30) is None
 
 
 async def test_the_other_form_of_the_protocol_is_declined() -> None:

@@ -244,7 +244,7 @@ async def slow_redirects(writer: asyncio.StreamWriter) -> None:
 
 async def until_closed(world: World) -> None:
     """The server sees its connections end, so the downloader has let go of them."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while world.web.open:
             await asyncio.sleep(0.01)
 

@@ -59,7 +59,7 @@ class SeeingEdge(Edge):
 
     downloads: DownloadSettings = field(
         default_factory=lambda: DownloadSettings(
-            allow_http=True, allow_private_hosts="127.0.0.1", ports=",".join(map(str, range(1024, 65536))), timeout_s=2
+            allow_http=True, allow_private_hosts="127.0.0.1", ports=",".join(map(str, range(1024, 65536))), timeout_s=4
         )
     )
     catalog: Catalog = field(
@@ -225,7 +225,7 @@ async def test_a_download_that_fails_gives_up_the_others(edge: SeeingEdge, web: 
     status, told = await error(edge, body(*urls))
     assert (status, told["code"]) == (400, "invalid_image_url")
     assert told["message"] == f"Failed to download image from {urls[1]}."
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3.5
 
 
 async def test_a_hang_up_ends_the_download(edge: SeeingEdge, web: Web) -> None:
@@ -242,8 +242,9 @@ async def test_a_hang_up_ends_the_download(edge: SeeingEdge, web: Web) -> None:
     held: list[int] = []
     web.answers["/held.png"] = hold
     async with edge.http() as http:
+        hurried = httpx.Timeout(30, read=0.5)
         with pytest.raises(httpx.ReadTimeout):
-            await http.post(URL, json=body(f"http://127.0.0.1:{web.port}/held.png"), timeout=0.2)
+            await http.post(URL, json=body(f"http://127.0.0.1:{web.port}/held.png"), timeout=hurried)
     await until(lambda: web.open == 0)
     assert not edge.tokenizer.rendered and not edge.billing.usages
 

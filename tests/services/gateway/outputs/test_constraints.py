@@ -149,9 +149,9 @@ class TestEveryFormat:
 
     def test_it_is_cheap(self, tool_format: str) -> None:
         request = chat([{**WEATHER, "name": f"tool_{i}"} for i in range(128)])
-        started = time.perf_counter()
+        started = time.process_time()
         constraint(request, tool_format)
-        assert time.perf_counter() - started < 0.1
+        assert time.process_time() - started < 0.2
 
 
 def test_llama_keeps_other_json_as_text(compiler: xgrammar.GrammarCompiler) -> None:

@@ -39,7 +39,7 @@ async def port(valkey: Connection, valkey_process: ValkeyServer, authority: Auth
 
 
 async def ping(url: str, ca_file: Path | None = None, folder: Path | None = None) -> bytes:
-    connection = await asyncio.wait_for(connect(url, lambda: 0, partial(tls, ca_file, folder)), 10)
+    connection = await asyncio.wait_for(connect(url, lambda: 0, partial(tls, ca_file, folder)), 30)
     try:
         answer: bytes = await connection.call("PING")
         return answer

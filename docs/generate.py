@@ -27,7 +27,8 @@ NOTE = "<!-- Made by docs/generate.py (`make docs`). Do not edit. -->\n\n"
 CONFIGURATION: Final = """# Configuration
 
 Modelplane is configured by environment variables, read once when a process starts. An empty variable counts as an
-unset one. A value that does not fit ends the start with a message that names the variable.
+unset one. A value that does not fit ends the start with a message that names the variable; a name that looks misspelt
+is logged, with the name that was probably meant.
 
 The models to serve are in a file: see [Models](#models).
 """

@@ -188,6 +188,8 @@ class Platform:
             self._hold(name, await self._stack.enter_async_context(build(Context(self, name))))
             if SERVICES[name].contract or SERVICES[name].protocols:
                 self.server.place(name, self.objects[name])
+        for name, meant in self.environment.misspelt().items():
+            log.warning("a variable is no setting", variable=name, meant=meant)
         await self._stack.enter_async_context(following(self.catalog, self.settings))
         await self._stack.enter_async_context(watched())
         # What was loaded until now stays; the collector need not look at it again for every few thousand requests.

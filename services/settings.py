@@ -8,12 +8,17 @@ was configured with can be seen in one place and passed to a child as a plain di
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_origin
 
 import msgspec
 
 PREFIX = "MODELPLANE_"
+
+ALIKE = 0.92
+"""How much two names resemble each other, as difflib measures it, of which one is a slip of the other. Two settings
+of different groups resemble each other less."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +106,23 @@ class Environment:
             if text := self.variables.get(name):
                 values[field.name] = _convert(name, text, field.type)
         return kind(**values)
+
+    def misspelt(self) -> dict[str, str]:
+        """Variables that are no setting although they look like one, each with the likeliest name, or "".
+
+        Only groups that this process has loaded are known here: a name that resembles nothing of theirs may well be
+        another process's.
+        """
+        groups = [(PREFIX + (f"{kind.group.upper()}_" if kind.group else ""), kind) for kind in Group.__subclasses__()]
+        known = {prefix + field.name.upper() for prefix, kind in groups for field in msgspec.structs.fields(kind)}
+        found = {}
+        for name in self.variables:
+            if name in known or name.endswith("_ADDRESS"):
+                continue
+            meant = get_close_matches(name, known, n=1, cutoff=ALIKE)
+            if meant or any(prefix != PREFIX and name.startswith(prefix) for prefix, _ in groups):
+                found[name] = "".join(meant)
+        return found
 
     def address_of(self, service: str) -> str | None:
         """Where a service of another process listens (`host:port`), from MODELPLANE_<SERVICE>_ADDRESS."""

@@ -100,6 +100,17 @@ def test_addresses_of_other_processes() -> None:
     assert environment.address_of("billing") is None
 
 
+def test_slips_are_found_and_other_processes_settings_are_let_be() -> None:
+    names = {
+        "MODELPLANE_PROT": "MODELPLANE_PORT",
+        "MODELPLANE_SAMPLE_TXET": "MODELPLANE_SAMPLE_TEXT",
+        "MODELPLANE_SMAPLE_FOLDER": "MODELPLANE_SAMPLE_FOLDER",
+        "MODELPLANE_SAMPLE_COLOUR_OF_ALL": "",
+    }
+    right = ("MODELPLANE_HOME", "MODELPLANE_SAMPLE_TEXT", "MODELPLANE_SAMPLE_ADDRESS", "MODELPLANE_ELSEWHERE_SIZE")
+    assert Environment(dict.fromkeys((*names, *right), "1")).misspelt() == names
+
+
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert PlatformSettings(cache=tmp_path).cache_directory() == tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -165,7 +165,7 @@ class Fleet:
                 if member.wanted and member.process is not None and member.process.poll() is not None:
                     await asyncio.to_thread(member.start)
 
-    async def ready(self, timeout_s: float = 60) -> None:
+    async def ready(self, timeout_s: float = 240) -> None:
         async with asyncio.timeout(timeout_s), httpx.AsyncClient() as http:
             for member in self.members.values():
                 while not await asyncio.to_thread(member.serving):

@@ -22,7 +22,7 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Ope
 from tests.audited import assert_clean
 from tests.journeys.checked import AsyncCheckedTransport, CheckedTransport
 
-START_S = 240.0
+START_S = 480.0
 
 
 def free_port() -> int:

@@ -48,7 +48,7 @@ TIME: ChatCompletionToolParam = {
 }
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the weather in Paris, in celsius?"}]
 
-pytestmark = [pytest.mark.engine, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 class Person(BaseModel):

@@ -106,7 +106,7 @@ def test_models_come_change_and_go(platform: PlatformProcess, models: Path) -> N
     with Traffic(sdk, "steady").running() as steady:
         assert listed(sdk) == {"steady"}
         file.write_text(guest("the first words"))
-        wait_until(lambda: answers(sdk, "guest"), 30, "the new model answers")
+        wait_until(lambda: answers(sdk, "guest"), 120, "the new model answers")
         assert listed(sdk) == {"steady", "guest"}
 
         with Traffic(sdk, "guest").running() as calls:

@@ -48,6 +48,12 @@ class Grammars:
         """Starts the process in the background; a request that comes before it is ready waits for it."""
         self._reader = asyncio.create_task(self._run())
 
+    async def up(self) -> None:
+        """Returns when the process is ready, or after as long as a request would wait for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.grammar_timeout_ms / 1000):
+                await self._ready.wait()
+
     async def tag(self, request: GenerateRequest) -> str | None:
         """The structural tag that the request's answer is to be held to, or None for any answer.
 

@@ -92,10 +92,12 @@ class VllmEngine:
         report("loading vLLM")
         await loop.run_in_executor(self._thread, self._import)
         report("loading weights")
+        # Beside the weights, at a lower priority: a replica that is ready also answers by schemas.
+        self._grammars.start()
         self._llm = await loop.run_in_executor(self._thread, self._load)
         report("warming up")
         await self._warm_up()
-        self._grammars.start()
+        await self._grammars.up()
 
     def _import(self) -> None:
         for name, value in _ENVIRONMENT.items():

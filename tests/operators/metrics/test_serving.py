@@ -66,7 +66,7 @@ def settings(cluster: PlayedCluster, **other: Any) -> Settings:
         "pods_port": cluster.pods_port,
         "interval_s": 0.05,
         "window_s": 0.2,
-        "stale_s": 0.5,
+        "stale_s": 2.0,
     }
     return Settings(**{**values, **other})
 

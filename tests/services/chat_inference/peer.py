@@ -109,7 +109,7 @@ class Peer:
             await self._reader
 
     async def _until(self, request_id: str, last: bool) -> list[Delta]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not (deltas := self.deltas[request_id]) or (last and not deltas[-1].HasField("usage")):
                 if self._reader.done():
                     self._reader.result()

@@ -145,7 +145,8 @@ class VllmEngine:
             "structured_outputs_config": {"backend": "xgrammar"},
         }
         if current_platform.is_cpu():
-            settings |= {"dtype": "bfloat16", "enforce_eager": True}
+            worker = "services.chat_inference.engines.cpu_worker.Worker"
+            settings |= {"dtype": "bfloat16", "enforce_eager": True, "worker_cls": worker}
             # vLLM's samplers would be compiled all the same, each when a request first needs it: half a minute of
             # standstill for everybody. As they are written, they are as fast on a CPU.
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")

@@ -128,6 +128,8 @@ def _container(spec: Mapping[str, Any], platform: Platform) -> Document:
         "name": "replica",
         "image": spec.get("image") or platform.image,
         "imagePullPolicy": platform.pull_policy,
+        # Ray lowers the priority of what it runs, but a replica is what its pod is for.
+        "env": [{"name": "RAY_worker_niceness", "value": "0"}],
         "resources": {"requests": requests, "limits": limits},
         "readinessProbe": probe | {"periodSeconds": 5, "failureThreshold": 10},
         "livenessProbe": probe | {"periodSeconds": 10, "initialDelaySeconds": 30, "failureThreshold": 12},

@@ -88,7 +88,10 @@ def test_every_service_sees_what_pools_say_beside_the_values_own_models(objects:
 def test_the_heads_pod_is_restricted_and_runs_no_replica() -> None:
     objects = rendered(*ON, "ray.mode=kuberay", "imagePullSecrets[0].name=registry")
     head: dict[str, Any] = one(objects, "RayCluster", "modelplane-pools")["spec"]["headGroupSpec"]
-    assert head["rayStartParams"]["num-cpus"] == "0"
+    start = head["rayStartParams"]
+    assert start["num-cpus"] == "0"
+    # Nothing that runs programs for others, and nothing that reports to Ray's makers.
+    assert (start["include-dashboard"], start["disable-usage-stats"]) == ("false", "true")
     spec = head["template"]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert (spec["enableServiceLinks"], spec["automountServiceAccountToken"]) == (False, False)

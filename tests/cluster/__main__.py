@@ -1,7 +1,7 @@
 """Runs a tier of the cluster's tests, cleans up after it whatever happened, and prints one last line of figures.
 
 `python -m tests.cluster control-plane` needs root, Go (or KUBEBUILDER_ASSETS) and 2 GiB; `python -m tests.cluster
-node` also Debian's containerd and 12 GiB. More arguments go to pytest.
+node` also Debian's containerd and 16 GiB. More arguments go to pytest.
 """
 
 import os

@@ -63,11 +63,11 @@ class Result:
 
 
 class Clients:
-    """Threads that each have a client of their own, as many users do."""
+    """Threads that each have a client of their own, as many users do. `pause_s`: between two calls of one."""
 
-    def __init__(self, edge: Edge, model: str) -> None:
+    def __init__(self, edge: Edge, model: str, pause_s: float = 0.0) -> None:
         self.result = Result()
-        self._edge, self._model = edge, model
+        self._edge, self._model, self._pause_s = edge, model, pause_s
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -113,6 +113,7 @@ class Clients:
                     else:
                         counter, what = lost
                         counter[what] += 1
+                self._ending.wait(self._pause_s)
 
     def _ask(self, client: openai.OpenAI) -> None:
         answer = client.chat.completions.create(
@@ -145,9 +146,9 @@ def _described(error: BaseException) -> str:
 
 
 @contextmanager
-def load(edge: Edge, model: str, *, clients: int = 8) -> Iterator[Clients]:
+def load(edge: Edge, model: str, *, clients: int = 8, pause_s: float = 0.0) -> Iterator[Clients]:
     """Clients that call inside, and have had their last answers afterwards."""
-    calling = Clients(edge, model)
+    calling = Clients(edge, model, pause_s)
     calling.start(clients)
     try:
         yield calling

@@ -8,8 +8,6 @@ container, mount, cgroup or network, and the settings of the kernel that kubelet
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import yaml
 
 from tests.cluster import tools
@@ -180,9 +179,11 @@ def save_sysctls(folder: Path) -> None:
 
 def clean(folder: Path) -> None:
     """Ends what a node in this folder left: shims, mounts, cgroups, settings of the kernel."""
-    for pid in _shims(folder):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for shim in _shims(folder):
+        with suppress(psutil.NoSuchProcess):
+            # With the first process of a container its others end too; without its shim, none would.
+            for process in (*psutil.Process(shim).children(), psutil.Process(shim)):
+                process.kill()
     for mount in sorted(_mounts(f"{folder}/"), reverse=True):
         if subprocess.run(("umount", mount), capture_output=True, check=False).returncode:
             subprocess.run(("umount", "--lazy", mount), capture_output=True, check=False)

@@ -62,7 +62,12 @@ class Process:
 
 
 def wait_until(
-    what: str, happened: Callable[[], bool], *, process: Process | None = None, timeout_s: float = 60.0
+    what: str,
+    happened: Callable[[], bool],
+    *,
+    process: Process | None = None,
+    timeout_s: float = 60.0,
+    every_s: float = 0.1,
 ) -> float:
     """Seconds that it took. Raises TimeoutError, and RuntimeError when the process ended first."""
     started = time.monotonic()
@@ -72,5 +77,5 @@ def wait_until(
         if time.monotonic() - started > timeout_s:
             log = f":\n{process.tail()}" if process else ""
             raise TimeoutError(f"{what} did not happen within {timeout_s:.0f} s{log}")
-        time.sleep(0.1)
+        time.sleep(every_s)
     return time.monotonic() - started

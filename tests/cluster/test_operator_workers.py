@@ -1,4 +1,4 @@
-"""The operator of model pools with a RayCluster of KubeRay's real kind: the tests make the pods that KubeRay would."""
+"""The operator of model pools with a RayCluster of KubeRay's real kind, whose pods a played KubeRay makes."""
 
 import json
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from tests.cluster.operated import (
     works,
     world,
 )
+from tests.cluster.played_kuberay import CLUSTER, GROUP, PlayedKubeRay, define
 from tests.cluster.processes import wait_until
-from tests.cluster.test_kuberay import BESIDE
 
 __all__ = ("forgotten", "world")
 
@@ -30,14 +30,8 @@ __all__ = ("forgotten", "world")
 @pytest.fixture
 def kuberay(world: World) -> Iterator[World]:
     """The world with a RayCluster of KubeRay's real kind."""
-    files = sorted(BESIDE.glob("*rayclusters.yaml"))
-    if not files:
+    if not define(world.plane, "rayclusters"):
         pytest.skip("no definitions of KubeRay: set KUBERAY_CRDS to a folder with them")
-    if "rayclusters.ray.io" not in world.plane.kubectl("get", "crd", "--output", "name"):
-        world.plane.kubectl("create", "--filename", str(files[0]))
-    wait_until(
-        "the kind is served", lambda: "rayclusters" in world.plane.kubectl("api-resources", "--api-group=ray.io")
-    )
     world.plane.apply(*rendered(world.plane, "kuberay"))
     [cluster] = rendered(world.plane, "kuberay", "raycluster")
     # Strictly: a field that KubeRay does not know is an error.
@@ -50,25 +44,10 @@ def kuberay(world: World) -> Iterator[World]:
 
 def reconcile(world: World) -> dict[str, list[str]]:
     """What KubeRay does with pods: the names of those of each group."""
-    found: dict[str, list[str]] = {}
-    listed = world.get("pods", "--selector", f"ray.io/cluster={RELEASE}-pools")["items"]
-    for name, group in world.groups().items():
-        pods = {pod["metadata"]["name"] for pod in listed if pod["metadata"]["labels"]["ray.io/group"] == name}
-        for leaving in set(group["scaleStrategy"].get("workersToDelete") or ()) & pods:
-            world.kubectl("delete", "pod", leaving, "--grace-period=0", "--force")
-            pods.discard(leaving)
-        number = 0
-        while len(pods) < group["replicas"]:
-            number += 1
-            pod = f"{RELEASE}-pools-{name}-worker-{number}"
-            if pod not in pods:
-                labels = {**group["template"]["metadata"]["labels"], "ray.io/cluster": f"{RELEASE}-pools"}
-                metadata = {"name": pod, "namespace": NAMESPACE, "labels": labels | {"ray.io/group": name}}
-                world.plane.apply(
-                    {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": group["template"]["spec"]}
-                )
-                pods.add(pod)
-        found[name] = sorted(pods)
+    PlayedKubeRay(world.plane, NAMESPACE, orderly=False).turn()
+    found: dict[str, list[str]] = {name: [] for name in world.groups()}
+    for pod in world.get("pods", "--selector", f"{CLUSTER}={RELEASE}-pools,ray.io/node-type=worker")["items"]:
+        found[pod["metadata"]["labels"][GROUP]].append(pod["metadata"]["name"])
     return found
 
 

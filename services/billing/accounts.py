@@ -97,7 +97,7 @@ class Hold:
         self.request_id = request_id
         self.account = account
         self.project_id = project_id
-        self.purse = account.project(self.project_id)
+        self.purse = account.project(project_id)
         self.tariff = tariff
         self.max_tokens = max_tokens
         # Output tokens by which it is extended.
@@ -108,11 +108,13 @@ class Hold:
         # The output tokens that the amount pays for.
         self.output_tokens = 0
 
-    def give_back(self) -> None:
-        self.account.purse.give_back(self.amount, self.excess)
-        self.purse.give_back(self.amount, self.excess)
-        if self.account.waiting:
-            self.account.returned.set()
+    def settle(self, cost: int) -> None:
+        """The request has ended and cost so much: the rest comes back."""
+        account = self.account
+        account.purse.settle(self.amount, self.excess, cost)
+        self.purse.settle(self.amount, self.excess, cost)
+        if account.waiting:
+            account.returned.set()
 
 
 class Want:

@@ -19,6 +19,7 @@ from services.billing.funds import Funds
 from services.billing.settings import BillingSettings
 from services.billing.spool import TORN, Segment, Spool
 from services.billing.store import Batch, RecordRefusedError, UsageStore
+from services.billing.tasks import end as end_tasks
 from services.faults import Unavailable
 
 log = telemetry.logger(__name__)
@@ -110,19 +111,19 @@ class Drainer:
                 self._spool.observe()
 
     async def _drain_data(self, segment: Segment, data: bytes) -> None:
-        """A batch is priced while the one before it is booked."""
-        before: _Batch | None = None
+        """A batch is read and priced while the one before it is booked."""
+        preparing: asyncio.Task[Batch] | None = None
+        booking: asyncio.Task[None] | None = None
         try:
             async for entries, usages, end in self._batches(segment, data):
                 preparing = asyncio.create_task(self._store.prepare(usages))
-                batch, before = before, _Batch(entries, end, preparing)
-                if batch is not None:
-                    await self._book(segment, batch)
-            if before is not None:
-                await self._book(segment, before)
+                if booking is not None:
+                    await booking
+                booking = asyncio.create_task(self._book(segment, _Batch(entries, end, preparing)))
+            if booking is not None:
+                await booking
         finally:
-            if before is not None:
-                before.preparing.cancel()
+            await end_tasks([task for task in (preparing, booking) if task is not None])
 
     async def _batches(self, segment: Segment, data: bytes) -> AsyncIterator[tuple[list[_Entry], list[Usage], int]]:
         """Records in batches, and where each batch ends in the file. What is none is dealt with."""

@@ -35,10 +35,11 @@ from services.billing.store.usage import Cost
 from services.billing.tasks import end
 from services.faults import Fault, Internal, InvalidRequest, Unavailable
 from services.pricing.cost import Unpriced
+from services.tally import Tally
 
 log = telemetry.logger(__name__)
 
-HOLDS = Counter("modelplane_holds", "Requests for which money was asked, by what came of it.", ["outcome"])
+HOLDS = Tally("modelplane_holds", "Requests for which money was asked, by what came of it.", ["outcome"])
 LEASES = Counter("modelplane_leases_renewed", "Leases of money that were taken, changed or renewed.")
 HELD = Gauge("modelplane_held_nanodollars", "Money on hold for requests that run.")
 
@@ -78,10 +79,6 @@ class Funds:
         # The oldest first.
         self._holds: dict[str, Hold] = {}
         self._away_until_s = 0.0
-        self._outcomes = {
-            outcome: HOLDS.labels(outcome)
-            for outcome in ("free", "whole", "part", "refused", "unpriced", "unavailable", "extended", "cut")
-        }
         HELD.set_function(lambda: self.held_nanodollars)
 
     @property
@@ -102,16 +99,17 @@ class Funds:
         try:
             tariff = self._prices.tariff(request.model, request.service_tier, request.batch, self._now_ms())
             if tariff.free:
-                self._outcomes["free"].inc()
+                HOLDS.counts["free"] += 1
                 return request.max_output_tokens
-            hold, amount, extra, expected = self._wanted(request_id, request, tariff)
-            if not self._take_at_once(hold, amount, extra, expected, is_new=True):
+            now_s = self._now_s()
+            hold, amount, extra, expected = self._wanted(request_id, request, tariff, now_s)
+            if not self._take_at_once(hold, amount, extra, expected, now_s, is_new=True):
                 await self._wait(Want(hold, amount, extra, expected, is_new=True))
         except Fault as fault:
             outcome = {"model_not_priced": "unpriced", "insufficient_quota": "refused"}.get(fault.reason)
-            self._outcomes[outcome or "unavailable"].inc()
+            HOLDS.counts[outcome or "unavailable"] += 1
             raise
-        self._outcomes["part" if hold.output_tokens < hold.max_tokens else "whole"].inc()
+        HOLDS.counts["part" if hold.output_tokens < hold.max_tokens else "whole"] += 1
         return hold.output_tokens
 
     async def extend(self, request: ExtendRequest) -> int:
@@ -126,33 +124,33 @@ class Funds:
             amount = hold.tariff.tokens(0, added)
             extra = hold.tariff.tokens(0, hold.max_tokens - hold.output_tokens) - amount
             try:
-                if not self._take_at_once(hold, amount, extra, tokens, is_new=False):
+                if not self._take_at_once(hold, amount, extra, tokens, self._now_s(), is_new=False):
                     await self._wait(Want(hold, amount, extra, tokens, is_new=False))
             except Fault:
-                self._outcomes["cut"].inc()
+                HOLDS.counts["cut"] += 1
                 raise
-            self._outcomes["extended"].inc()
+            HOLDS.counts["extended"] += 1
         return hold.output_tokens
 
     def release(self, request_id: str) -> None:
         """Gives back what is held for a request, if anything is."""
         hold = self._holds.pop(request_id, None)
         if hold is not None:
-            hold.give_back()
+            hold.settle(0)
 
     def settle(self, usage: Usage) -> None:
         """Ends what is held for a request by what it has cost."""
         cost = self._prices.total(usage)
         hold = self._holds.pop(usage.request_id, None)
         if hold is not None:
-            hold.give_back()
-            hold.account.purse.use(cost)
-            hold.purse.use(cost)
+            hold.settle(cost)
         elif cost and (account := self._accounts.get(usage.attribution.organization_id)) is not None:
-            account.purse.use(cost)
-            account.project(usage.attribution.project_id).use(cost)
+            account.purse.settle(0, 0, cost)
+            account.project(usage.attribution.project_id).settle(0, 0, cost)
 
-    def _wanted(self, request_id: str, request: HoldRequest, tariff: Tariff) -> tuple[Hold, int, int, int]:
+    def _wanted(
+        self, request_id: str, request: HoldRequest, tariff: Tariff, now_s: float
+    ) -> tuple[Hold, int, int, int]:
         """Who wants, the amount, what the worst case costs beyond it, and the output tokens that the amount buys."""
         who = request.attribution
         organization_id = who.organization_id
@@ -173,13 +171,15 @@ class Funds:
             raise not_priced(request.model, str(error)) from error
         account.largest = max(account.largest, amount + extra)
         step = min(max(expected, LEAST_STEP), MOST_STEP)
-        expires_s = self._now_s() + self._settings.hold_s
+        expires_s = now_s + self._settings.hold_s
         hold = Hold(request_id, who.project_id, account, tariff=tariff, max_tokens=most, step=step, expires_s=expires_s)
         return hold, amount, extra, expected
 
-    def _take_at_once(self, hold: Hold, amount: int, extra: int, output_tokens: int, *, is_new: bool) -> bool:
+    def _take_at_once(
+        self, hold: Hold, amount: int, extra: int, output_tokens: int, now_s: float, *, is_new: bool
+    ) -> bool:
         """As `_take`, while the leases last; sees to it that the purses do not run empty."""
-        account, now_s = hold.account, self._now_s()
+        account = hold.account
         if now_s >= account.expires_s or not self._take(hold, amount, extra, output_tokens, is_new=is_new):
             return False
         if (account.purse.runs_low or hold.purse.runs_low) and now_s >= account.filled_s + REFILL_S:
@@ -191,12 +191,12 @@ class Funds:
         if is_new and hold.request_id in self._holds:
             return True
         organization, project = hold.account.purse, hold.purse
-        if not (organization.affords(amount) and project.affords(amount)):
-            return False
         if organization.spares(amount, extra) and project.spares(amount, extra):
             amount, hold.output_tokens = amount + extra, hold.max_tokens
-        else:
+        elif organization.affords(amount) and project.affords(amount):
             extra, hold.output_tokens = 0, output_tokens
+        else:
+            return False
         if is_new:
             self._holds[hold.request_id] = hold
         elif hold.request_id not in self._holds:

@@ -39,9 +39,12 @@ class Tariff:
 
     def tokens(self, input_tokens: int, output_tokens: int) -> int:
         """Rounded up. Raises Unpriced."""
-        if (self.input is None and input_tokens) or (self.output is None and output_tokens):
-            raise Unpriced("output" if self.output is None and output_tokens else "input")
-        return -(-(input_tokens * (self.input or 0) + output_tokens * (self.output or 0)) // MILLION)
+        per_input, per_output = self.input, self.output
+        if per_input is None or per_output is None:
+            if (per_input is None and input_tokens) or (per_output is None and output_tokens):
+                raise Unpriced("output" if per_output is None and output_tokens else "input")
+            per_input, per_output = per_input or 0, per_output or 0
+        return -(-(input_tokens * per_input + output_tokens * per_output) // MILLION)
 
     def also(self, usage: Usage) -> int:
         """What else a request will use, beside tokens. Raises Unpriced."""
@@ -99,9 +102,12 @@ class Prices:
     def total(self, usage: Usage) -> int:
         """What a record costs, 0 for what has no price."""
         price = self.book.price(usage.model, usage.started_at_ms)
-        if price is None or price.free:
+        if price is None:
             return 0
-        return _total(usage, price) or 0
+        try:
+            return cost.total(usage, price)
+        except Unpriced:
+            return 0
 
     async def _read(self) -> None:
         async with self._store.connection() as connection:

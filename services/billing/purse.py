@@ -63,7 +63,7 @@ class Purse:
         return not self.bounded or amount <= self.lease - self.held - self.undrained
 
     def spares(self, amount: int, extra: int) -> bool:
-        """Whether `extra`, the worst case beyond `amount`, keeps no others from what they need."""
+        """Whether it affords `amount`, and `extra`, the worst case beyond it, keeps no others from what they need."""
         if not self.bounded:
             return True
         left = self.lease - self.held - self.undrained
@@ -77,14 +77,12 @@ class Purse:
         self.held += amount
         self.excess += extra
 
-    def give_back(self, amount: int, extra: int) -> None:
+    def settle(self, amount: int, extra: int, cost: int) -> None:
+        """A request has ended, for which that was taken, and cost so much."""
         self.held -= amount
         self.excess -= extra
-
-    def use(self, amount: int) -> None:
-        """A request has ended and cost so much."""
-        self.undrained += amount
-        self.used += amount
+        self.undrained += cost
+        self.used += cost
 
     def leased_after(self, drained: int) -> int:
         """What is leased when the ledger's sums have taken up so much of what was used."""

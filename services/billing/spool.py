@@ -137,21 +137,28 @@ class Spool:
         size = len(data)
         if self._bytes + size > self._settings.spool_bytes:
             raise self._full()
+        segment = self._active
         try:
-            segment = self._segment_for(size)
+            if segment is None or segment.size + size > self._settings.segment_bytes:
+                segment = self._begin()
             segment.write(data, len(payloads))
         except OSError as error:
             self._fail(error)
             raise _unwritable(error) from error
-        self._succeed()
+        if self._failing:
+            self._succeed()
+        else:
+            self._tried_s = time.monotonic()
         self._bytes += size
-        self._unsynced.add(segment)
-        self._written.set()
+        if segment not in self._unsynced:
+            self._unsynced.add(segment)
+            self._written.set()
         self._filled.set()
 
-    def _segment_for(self, size: int) -> Segment:
+    def _begin(self) -> Segment:
+        """The file to write to next: a new one, unless nothing is in the one there is. Raises OSError."""
         active = self._active
-        if active is None or (active.size and active.size + size > self._settings.segment_bytes):
+        if active is None or active.size:
             active = self._active = Segment.create(self._folder, self._token)
             self._segments.append(active)
         return active

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 # Until Python 3.12 `asyncio.wait_for`, by which psycopg waits for a socket, loses a cancellation that comes together
 # with what it waits for: a task that has just connected would listen on for ever.
 AGAIN_S: Final = 0.2
 
 
-async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancels tasks and waits for them. What they raise is theirs."""
     pending = set(tasks)
     while pending:

@@ -312,7 +312,9 @@ class Pipeline:
             log.warning("reservation not settled", reason=fault.reason)
 
     async def _record(self, usage: Usage) -> Fault | None:
-        request = billing_pb2.RecordRequest(usages=[usage])
+        request = billing_pb2.RecordRequest()
+        # Half of what it takes to make the request of it.
+        request.usages.add().CopyFrom(usage)
         try:
             await insist(lambda: self._billing.record(request))
         except Fault as fault:

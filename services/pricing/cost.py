@@ -104,8 +104,7 @@ def lines(usage: Usage, price: Price) -> list[Line]:
     for name, quantity, rate, per in _multiplied(usage, price):
         if rate is None:
             raise Unpriced(name)
-        # Rounded half up.
-        if amount := (2 * quantity * rate + per) // (2 * per):
+        if amount := (quantity * rate + per // 2) // per:
             # Made as the tuple that it is: a named tuple's own constructor takes twice as long.
             found.append(tuple.__new__(Line, (name, quantity, amount)))
             total += amount
@@ -124,7 +123,8 @@ def total(usage: Usage, price: Price) -> int:
     for name, quantity, rate, per in _multiplied(usage, price):
         if rate is None:
             raise Unpriced(name)
-        total += (2 * quantity * rate + per) // (2 * per)
+        # Rounded half up.
+        total += (quantity * rate + per // 2) // per
     total += _difference(total, usage, price)
     if usage.tools or usage.stored_byte_seconds:
         total += sum(line.nanodollars for line in _plain(usage, price))
@@ -135,7 +135,7 @@ def _difference(total: int, usage: Usage, price: Price) -> int:
     """What the class takes off or adds: the difference, not the product, is rounded, so that lines stay what the list
     says."""
     multiplier = price.multipliers.get("batch" if usage.batch else usage.service_tier, 1000)
-    return 0 if multiplier == 1000 else (2 * total * multiplier + 1000) // 2000 - total
+    return 0 if multiplier == 1000 else (total * multiplier + 500) // 1000 - total
 
 
 def _multiplied(usage: Usage, price: Price) -> list[tuple[str, int, int | None, int]]:
@@ -189,5 +189,5 @@ def _plain(usage: Usage, price: Price) -> Iterator[Line]:
     if quantity := usage.stored_byte_seconds:
         if price.storage is None:
             raise Unpriced("storage")
-        if amount := (2 * quantity * price.storage + GIB_DAY) // (2 * GIB_DAY):
+        if amount := (quantity * price.storage + GIB_DAY // 2) // GIB_DAY:
             yield Line("storage", quantity, amount)

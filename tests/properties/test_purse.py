@@ -49,8 +49,7 @@ class SharedBound(RuleBasedStateMachine):
     def settle(self, process: int, index: int, share: float) -> None:
         if index < len(self.holds[process]):
             amount = self.holds[process].pop(index)
-            self.purses[process].give_back(amount, 0)
-            self.purses[process].use(int(amount * share))
+            self.purses[process].settle(amount, 0, int(amount * share))
 
     def is_leasing(self, process: int) -> bool:
         return self.leased[process] is not None

@@ -166,6 +166,8 @@ class UsageStore:
 
 _Place: TypeAlias = tuple[str, int, str, str, str]
 """Organisation, hour (in hours since 1970), project, key and model: what is added up together."""
+_Texts: TypeAlias = tuple[str, ...]
+"""Request, organisation, project, key, user, model and more, as the columns have them."""
 
 
 class Batch:
@@ -196,21 +198,21 @@ class Batch:
         if price is None:
             self.unpriced.add(usage.model)
         self.usages.append(usage)
-        self.organizations.add(usage.attribution.organization_id)
-        total = self._post(usage, found) if found else 0
+        texts = _texts(usage)
+        self.organizations.add(texts[1])
+        row = _joined(texts)
+        total = self._post(texts, row, usage.finished_at_ms, found) if found else 0
         if usage.tools:
             self.uses_tools = True
-        self.rows.append(_row(usage, None if price is None else price.id, total))
+        self.rows.append(f"{row}\t{_numbers(usage, None if price is None else price.id, total)}\n")
 
-    def _post(self, usage: Usage, found: Sequence[Line]) -> int:
-        """Books the lines of a record; gives their sum."""
-        who = usage.attribution
-        request_id, at_ms = usage.request_id, usage.finished_at_ms
-        organization_id, project_id, key_id, model = who.organization_id, who.project_id, who.key_id, usage.model
+    def _post(self, texts: _Texts, row: str, at_ms: int, found: Sequence[Line]) -> int:
+        """Books the lines of a record; gives their sum. `row` is the texts, escaped."""
+        request_id, organization_id, project_id, key_id, _, model, *_ = texts
         self.last[organization_id] = request_id, at_ms
         sums = self._sums[organization_id, at_ms // HOUR_MS, project_id, key_id, model]
-        name = _joined(request_id)
-        place = _joined(organization_id, project_id, key_id, model)
+        name, organization, project, key, _, of_model, *_ = row.split("\t")
+        place = f"{organization}\t{project}\t{key}\t{of_model}"
         total = 0
         for line, quantity, amount in found:
             total += amount
@@ -331,10 +333,10 @@ def _array(values: Sequence[str]) -> str:
     return f'{{"{joined}"}}'
 
 
-def _row(usage: Usage, price_id: int | None, nanodollars: int) -> str:
-    """A line in COPY's text format."""
+def _texts(usage: Usage) -> _Texts:
+    """The first columns of a row."""
     who = usage.attribution
-    texts = _joined(
+    return (
         usage.request_id,
         who.organization_id,
         who.project_id,
@@ -346,10 +348,14 @@ def _row(usage: Usage, price_id: int | None, nanodollars: int) -> str:
         usage.image_size,
         usage.image_quality,
     )
+
+
+def _numbers(usage: Usage, price_id: int | None, nanodollars: int) -> str:
+    """The columns after the texts."""
     return (
-        f"{texts}\t{usage.outcome}\t{'t' if usage.batch else 'f'}\t{usage.input_tokens}\t"
-        f"{usage.cached_input_tokens}\t{usage.output_tokens}\t{usage.reasoning_tokens}\t{usage.started_at_ms}\t"
-        f"{usage.finished_at_ms}\t{NULL if price_id is None else price_id}\t{nanodollars}\t{_rare(usage)}\n"
+        f"{usage.outcome}\t{'t' if usage.batch else 'f'}\t{usage.input_tokens}\t{usage.cached_input_tokens}\t"
+        f"{usage.output_tokens}\t{usage.reasoning_tokens}\t{usage.started_at_ms}\t{usage.finished_at_ms}\t"
+        f"{NULL if price_id is None else price_id}\t{nanodollars}\t{_rare(usage)}"
     )
 
 
@@ -378,7 +384,8 @@ def _rare(usage: Usage) -> str:
     return "\t".join([tools, *map(str, counts)])
 
 
-def _joined(*texts: str) -> str:
+def _joined(texts: _Texts) -> str:
+    """In COPY's text format."""
     joined = "\t".join(texts)
     # Ids and names hold none of these; looking at each of them for it would cost as much as everything else.
     if "\\" in joined or "\n" in joined or "\r" in joined or joined.count("\t") >= len(texts):

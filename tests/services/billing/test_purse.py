@@ -12,7 +12,7 @@ def purse(lease: int) -> Purse:
 
 def test_a_drain_counts_the_lease_that_is_about_to_be_known() -> None:
     one = purse(100)
-    one.use(40)
+    one.settle(0, 0, 40)
     one.resize(200, 1000)
     assert one.left == 60
     # The lease of 240 is committed; this process learns of it after the drain has written.
@@ -37,8 +37,7 @@ def test_what_is_won_counts_when_it_is_written_and_what_is_given_up_at_once() ->
 def test_what_costs_more_than_was_held_is_a_debt_until_it_is_drained() -> None:
     one = purse(100)
     one.take(100, 0)
-    one.give_back(100, 0)
-    one.use(150)
+    one.settle(100, 0, 150)
     assert one.left == -50
     assert not one.affords(1)
     assert one.leased_after(150) == 0
@@ -57,7 +56,7 @@ def test_worst_cases_are_held_only_out_of_what_is_to_spare() -> None:
     assert one.spares(10, 100)
     one.take(110, 100)
     assert not one.spares(10, 1)
-    one.give_back(110, 100)
+    one.settle(110, 100, 0)
     assert not one.spares(10, 101)
     one.bounded = False
     assert one.spares(10, 10**9)

@@ -185,8 +185,8 @@ def metric_calls() -> Iterator[Metric]:
             call = node.value if isinstance(node, ast.Assign) else None
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
                 continue
-            if call.func.id in ("Counter", "Gauge", "Histogram", "Tally"):
-                kind = "counter" if call.func.id == "Tally" else call.func.id.lower()
+            if call.func.id in ("Counter", "Gauge", "Histogram", "Tally", "HistogramTally"):
+                kind = "counter" if call.func.id == "Tally" else call.func.id.removesuffix("Tally").lower()
                 name, words = (ast.literal_eval(argument) for argument in call.args[:2])
                 labels = ast.literal_eval(call.args[2]) if len(call.args) > 2 else ()
                 shown = ", ".join(f"`{label}`" for label in labels)

@@ -140,7 +140,13 @@ class Logger:
     def error(self, event: str, /, *, exc_info: ExcInfo = None, **fields: object) -> None:
         self._write(logging.ERROR, event, exc_info, fields)
 
-    def _write(self, level: int, event: str, exc_info: ExcInfo, fields: dict[str, object]) -> None:
+    def at(self, time_s: float, event: str, fields: dict[str, object]) -> None:
+        """As `info`, of something that happened at another time, in seconds since 1970."""
+        self._write(logging.INFO, event, None, fields, time_s)
+
+    def _write(
+        self, level: int, event: str, exc_info: ExcInfo, fields: dict[str, object], time_s: float | None = None
+    ) -> None:
         if not self._inner.isEnabledFor(level):
             return
         raised: Any = None
@@ -149,6 +155,8 @@ class Logger:
         # Made here because `Logger.log` walks the stack for the caller's line, which no log line shows.
         record = logging.LogRecord(self._inner.name, level, "", 0, event, (), raised)
         record.fields = fields
+        if time_s is not None:
+            record.created, record.msecs = time_s, time_s % 1 * 1000
         self._inner.handle(record)
 
 

@@ -15,13 +15,17 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from prometheus_client import Counter
-
 from modelplane.auth.v1.auth_pb2 import AuthenticateResponse, Principal
 from services.auth.guesses import Clock, Guesses
 from services.faults import Unavailable
+from services.tally import Tally
 
-LOOKUPS = Counter("modelplane_auth_lookups", "Keys looked up, by where the answer came from.", ["source"])
+LOOKUPS = Tally(
+    "modelplane_auth_lookups",
+    "Keys looked up, by where the answer came from.",
+    ["source"],
+    known=("memory", "keys"),
+)
 
 # Revocations are told again by whoever has not written them down yet, so that few need to be remembered.
 MOST_REVOKED = 10_000
@@ -144,14 +148,12 @@ class KeyCache:
         self._revoked: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._refused: OrderedDict[bytes, None] = OrderedDict()
         self._loading: dict[bytes, asyncio.Task[Known | None]] = {}
-        self._hits = LOOKUPS.labels("memory")
-        self._misses = LOOKUPS.labels("keys")
 
     def recall(self, digest: bytes) -> Known | None:
         """What is remembered of a good key."""
         found = self._known.get(digest, self._clock())
         if found is not None:
-            self._hits.inc()
+            LOOKUPS.counts["memory"] += 1
         return found
 
     async def find(self, digest: bytes, source: str) -> Known | None:
@@ -161,7 +163,7 @@ class KeyCache:
         if found is not None:
             return found
         if digest in self._refused or self._unknown.has(digest, self._clock()):
-            self._hits.inc()
+            LOOKUPS.counts["memory"] += 1
             return None
         task = self._loading.get(digest)
         if task is None:
@@ -207,7 +209,7 @@ class KeyCache:
 
     async def _fetch(self, digest: bytes, taken_from: str | None) -> Known | None:
         """`taken_from`: the source whose budget it was taken from, if any."""
-        self._misses.inc()
+        LOOKUPS.counts["keys"] += 1
         found, unknown = None, False
         try:
             principal = await self._load(digest)

@@ -39,7 +39,12 @@ from services.tally import Tally
 
 log = telemetry.logger(__name__)
 
-HOLDS = Tally("modelplane_holds", "Requests for which money was asked, by what came of it.", ["outcome"])
+HOLDS = Tally(
+    "modelplane_holds",
+    "Requests for which money was asked, by what came of it.",
+    ["outcome"],
+    known=("free", "whole", "part", "refused", "unpriced", "unavailable", "extended", "cut"),
+)
 LEASES = Counter("modelplane_leases_renewed", "Leases of money that were taken, changed or renewed.")
 HELD = Gauge("modelplane_held_nanodollars", "Money on hold for requests that run.")
 

@@ -12,9 +12,10 @@ from opentelemetry.trace import Span
 
 from services import context, telemetry
 from services.faults import Fault, Internal, InvalidRequest, NotFound
+from services.gateway import metrics
 from services.gateway.access import Access
+from services.gateway.access_log import AccessLog
 from services.gateway.calls import Call, Receive, Scope, Send
-from services.gateway.metrics import Meters
 
 Endpoint = Callable[[Call], Awaitable[None]]
 
@@ -39,10 +40,10 @@ log = telemetry.logger(__name__)
 class Application:
     """Serves a table of path -> method -> route. `{name}` in a path is one segment, `{model}` all the rest."""
 
-    def __init__(self, routes: Routes, access: Access, meters: Meters) -> None:
+    def __init__(self, routes: Routes, access: Access) -> None:
         self.routes = routes
         self._access = access
-        self._meters = meters
+        self.access_log = AccessLog()
         self._exact = {path: methods for path, methods in routes.items() if "{" not in path}
         self._patterns = [(_pattern(path), methods) for path, methods in routes.items() if "{" in path]
 
@@ -69,7 +70,7 @@ class Application:
                 await call.refuse(Internal("internal", "The server had an error while processing your request."))
             finally:
                 if call.operation:
-                    _report(call, self._meters)
+                    _report(call, self.access_log)
                     if span.is_recording():
                         _describe(call, span)
 
@@ -98,11 +99,11 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", rest))
 
 
-def _report(call: Call, meters: Meters) -> None:
+def _report(call: Call, access_log: AccessLog) -> None:
     run, principal, duration_s = call.run, call.principal, call.elapsed_s
     model = run.model if run else ""
     status = call.fault.rule.status if call.fault else call.status
-    meters.answered(call.operation, model, status, duration_s)
+    metrics.answered(call.operation, model, status, duration_s)
     fields: dict[str, object] = {"operation": call.operation, "status": status, "ms": round(duration_s * 1000, 1)}
     if principal is not None:
         fields |= {
@@ -118,9 +119,9 @@ def _report(call: Call, meters: Meters) -> None:
             fields |= {"input_tokens": run.usage.input_tokens, "output_tokens": run.usage.output_tokens}
         if run.first_delta_at:
             first_s = run.first_delta_at - call.started_at
-            meters.first_token(model, first_s)
+            metrics.FIRST_TOKEN.observe(model, first_s)
             fields["first_token_ms"] = round(first_s * 1000, 1)
-    log.info("request", exc_info=None, **fields)
+    access_log.add(fields)
 
 
 def _describe(call: Call, span: Span) -> None:

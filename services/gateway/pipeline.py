@@ -30,10 +30,10 @@ from modelplane.tokenizer.v1.tokenizer_pb2 import Prompt, RenderRequest
 from modelplane.usage.v1.usage_pb2 import OUTCOME_ABORTED, OUTCOME_COMPLETED, OUTCOME_FAILED, Attribution, Usage
 from services import context, telemetry
 from services.faults import DeadlineExceeded, Fault, Internal, RateLimited, Unavailable
+from services.gateway import metrics
 from services.gateway.access import check_model
 from services.gateway.checkpoints import Checkpoints
 from services.gateway.images.loader import ImageLoader, LoadedImage
-from services.gateway.metrics import IN_FLIGHT, Meters
 from services.gateway.retries import insist
 from services.gateway.runs import Outlet, Run
 from services.gateway.sessions import Session, Sessions
@@ -60,7 +60,6 @@ class Pipeline:
         sessions: Sessions,
         images: ImageLoader,
         settings: GatewaySettings,
-        meters: Meters,
     ) -> None:
         self._tokenizer = tokenizer
         self._ratelimit = ratelimit
@@ -69,10 +68,9 @@ class Pipeline:
         self._sessions = sessions
         self._images = images
         self._settings = settings
-        self._meters = meters
         self._runs: set[Run] = set()
         self._checkpoints = Checkpoints(billing, self._runs, usage_seen, settings.checkpoint_interval_s)
-        IN_FLIGHT.set_function(lambda: len(self._runs))
+        metrics.IN_FLIGHT.set_function(lambda: len(self._runs))
 
     def start(self, request_id: str, operation: str, principal: Principal, work: Work) -> Run:
         """Begins a run, which then goes to its end whether or not anybody reads its outlet."""
@@ -292,7 +290,7 @@ class Pipeline:
         with telemetry.span("settle and record"), context.call(run.request_id, self._settings.settle_timeout_s):
             await self._settle(run, usage.input_tokens + usage.output_tokens if billed else 0)
             if billed:
-                self._meters.billed(usage)
+                metrics.billed(usage)
                 return await self._record(usage)
             if run.held:
                 await self._give_back(run)

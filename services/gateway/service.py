@@ -35,7 +35,6 @@ from services.gateway.chat_completions import ChatCompletions
 from services.gateway.downloads import Downloader, DownloadSettings
 from services.gateway.idempotency import Idempotency
 from services.gateway.images.loader import ImageLoader
-from services.gateway.metrics import Meters
 from services.gateway.models import Models
 from services.gateway.operations import Operations
 from services.gateway.organization.actors import actors
@@ -85,6 +84,7 @@ class Gateway:
         keep_alive_s: float,
         tls: ssl.SSLContext | None,
     ) -> None:
+        self._application = application
         self._pipeline = pipeline
         self._archive = archive
         self._server = _Server(
@@ -132,6 +132,7 @@ class Gateway:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._archive.close()
+        self._application.access_log.write()
 
 
 @asynccontextmanager
@@ -146,7 +147,6 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
     downloads = context.settings(DownloadSettings)
     downloader = Downloader(downloads)
     sessions = Sessions(lambda address: context.connect(ChatInferenceService, address), settings.session_idle_s)
-    meters = Meters()
     pipeline = Pipeline(
         tokenizer=context.need(TokenizerService),
         ratelimit=ratelimit,
@@ -155,7 +155,6 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
         sessions=sessions,
         images=ImageLoader(context.catalog, downloader, downloads, settings.max_images_bytes),
         settings=settings,
-        meters=meters,
     )
     completions = context.need(CompletionsService)
     archive = Archive(completions, settings)
@@ -180,7 +179,7 @@ async def build(context: Context) -> AsyncIterator[Gateway]:
             actor_of=actors(access),
         ),
     )
-    application = Application(routes(endpoints), access, meters)
+    application = Application(routes(endpoints), access)
     gateway = Gateway(application, pipeline, archive, listener, keep_alive_s=settings.keep_alive_s, tls=tls)
     try:
         await gateway.listening()

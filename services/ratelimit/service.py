@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
 from modelplane.limits.v1 import limits_pb2
 from modelplane.ratelimit.v1 import ratelimit_pb2
@@ -31,11 +31,15 @@ from services.ratelimit.reservations import Hold, TopUp
 from services.ratelimit.settings import RateLimitSettings
 from services.ratelimit.shared.settings import ValkeySettings
 from services.settings import SettingsError
+from services.tally import Tally
 
 log = telemetry.logger(__name__)
 
-RESERVATIONS = Counter(
-    "modelplane_reservations_total", "Reservations asked for, by outcome: granted or the fault.", ("outcome",)
+RESERVATIONS = Tally(
+    "modelplane_reservations_total",
+    "Reservations asked for, by outcome: granted or the fault.",
+    ("outcome",),
+    known=("granted",),
 )
 ENTRIES = Gauge("modelplane_ratelimit_entries", "Open reservations and buckets held in memory.")
 OPEN = Gauge("modelplane_reservations_open", "Reservations that are not settled yet.")
@@ -66,7 +70,6 @@ class RateLimiter:
         # In the order in which their leases end.
         self._holds: dict[str, Hold] = {}
         self._plans: dict[_PlanKey, Plan] = {}
-        self._granted = RESERVATIONS.labels("granted")
         OPEN.set_function(lambda: len(self._holds))
 
     def use(self, book: LimitBook) -> None:
@@ -91,7 +94,7 @@ class RateLimiter:
         decision = await self._buckets.take(needs)
         if isinstance(decision, Short):
             fault = refusal(model, needs, decision)
-            RESERVATIONS.labels(fault.reason).inc()
+            RESERVATIONS.counts[fault.reason] += 1
             raise fault
         most_tokens = input_tokens + most_output_tokens
         expires_ns = self._clock() + self._lease_ns
@@ -102,7 +105,7 @@ class RateLimiter:
         if (hold := self._holds.setdefault(request_id, new)) is not new:
             await self._buckets.settle(new.back())
             return await self._again(request_id, hold)
-        self._granted.inc()
+        RESERVATIONS.counts["granted"] += 1
         return _response(request_id, new, decision.levels)
 
     async def _again(self, request_id: str, hold: Hold) -> ratelimit_pb2.ReserveResponse:

@@ -13,7 +13,6 @@ from services.faults import Fault, Unavailable
 from services.gateway.access import Access
 from services.gateway.application import Application, Route
 from services.gateway.calls import Call
-from services.gateway.metrics import Meters
 from services.gateway.settings import GatewaySettings
 from services.settings import PlatformSettings, SettingsError
 from tests.fakes.control import ADMIN_KEY, FakeAuth
@@ -142,7 +141,7 @@ async def test_a_defect_is_hidden_behind_a_500() -> None:
     async def broken(call: Call) -> None:
         raise RuntimeError("secret details")
 
-    application = Application({"/broken": {"GET": Route(broken)}}, Access(FakeAuth()), Meters())
+    application = Application({"/broken": {"GET": Route(broken)}}, Access(FakeAuth()))
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         response = await http.get("/broken")

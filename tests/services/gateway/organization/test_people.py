@@ -22,7 +22,6 @@ from modelplane.tenants.v1 import tenants_pb2
 from modelplane.tenants.v1.tenants_api import TenantsService
 from services.gateway.access import Access
 from services.gateway.application import Application
-from services.gateway.metrics import Meters
 from services.gateway.organization.actors import actors
 from services.gateway.organization.invites import Invites
 from services.gateway.organization.people import people_routes
@@ -104,7 +103,7 @@ async def place(database: Database) -> AsyncIterator[Place]:
         Invites(members, cast(TenantsService, tenants), actor_of),
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        application = Application(routes, access, Meters())
+        application = Application(routes, access)
         server = uvicorn.Server(uvicorn.Config(application, lifespan="off", ws="none", log_config=None))
         serving = asyncio.create_task(server.serve([listener]))
         while not server.started:

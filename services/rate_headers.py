@@ -4,21 +4,31 @@ Both the limiter, which refuses, and the gateway, which answers, need them; neit
 Durations are written as Go writes them, because that is what clients of OpenAI's API parse.
 """
 
+from typing import Final
+
 from modelplane.ratelimit.v1 import ratelimit_pb2
 
+_REQUESTS: Final = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+_TOKENS: Final = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
 
-def rate_headers(requests: ratelimit_pb2.BucketState, tokens: ratelimit_pb2.BucketState) -> dict[str, str]:
-    """Three headers for each kind. A kind that is not limited has none.
+
+def rate_lines(requests: ratelimit_pb2.BucketState, tokens: ratelimit_pb2.BucketState) -> list[tuple[bytes, bytes]]:
+    """Three headers for each kind, as an answer's head has them. A kind that is not limited has none.
 
     `reset` is the time until the bucket is full again, not until the next request fits.
     """
-    headers: dict[str, str] = {}
-    for kind, state in (("requests", requests), ("tokens", tokens)):
+    lines: list[tuple[bytes, bytes]] = []
+    for (limit_name, remaining_name, reset_name), state in ((_REQUESTS, requests), (_TOKENS, tokens)):
         if limit := state.limit:
-            headers[f"x-ratelimit-limit-{kind}"] = str(limit)
-            headers[f"x-ratelimit-remaining-{kind}"] = str(state.remaining)
-            headers[f"x-ratelimit-reset-{kind}"] = go_duration(state.reset_ms)
-    return headers
+            lines.append((limit_name, b"%d" % limit))
+            lines.append((remaining_name, b"%d" % state.remaining))
+            lines.append((reset_name, go_duration(state.reset_ms).encode()))
+    return lines
+
+
+def rate_headers(requests: ratelimit_pb2.BucketState, tokens: ratelimit_pb2.BucketState) -> dict[str, str]:
+    """The same by name, as a fault has them."""
+    return {name.decode(): value.decode() for name, value in rate_lines(requests, tokens)}
 
 
 def go_duration(duration_ms: int) -> str:

@@ -10,7 +10,7 @@ from modelplane.auth.v1.auth_pb2 import Principal
 from services.faults import Cancelled, Fault, InvalidRequest
 from services.gateway.runs import Run
 from services.http_faults import Headers, error_body, error_headers
-from services.rate_headers import rate_headers
+from services.rate_headers import rate_lines
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -149,8 +149,7 @@ class Call:
             headers.append((b"openai-organization", self.principal.organization_id.encode()))
         if self.run is not None and self.run.reservation is not None:
             states = self.run.reservation
-            limits = rate_headers(states.requests_state, states.tokens_state)
-            headers += [(name.encode(), value.encode()) for name, value in limits.items()]
+            headers += rate_lines(states.requests_state, states.tokens_state)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _disconnected(self) -> None:

@@ -1,3 +1,5 @@
+"""Ours say to Prometheus what its own client library would say."""
+
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
 
 from services.tally import HistogramTally, Tally

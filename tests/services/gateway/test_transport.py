@@ -46,7 +46,7 @@ async def said(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await reader.read()
     finally:
         writer.close()
@@ -107,7 +107,7 @@ async def test_the_beginning_of_a_stream_does_not_wait_for_its_first_piece() -> 
     async with serving(slow) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
             released.set()
             assert await reader.readuntil(b"0\r\n\r\n") == b"4\r\nlate\r\n0\r\n\r\n"

@@ -47,7 +47,15 @@ async def grammars() -> AsyncIterator[Grammars]:
 
 
 def processes() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "grammar_process" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "grammar_process" in command(child)]
+
+
+def command(process: psutil.Process) -> str:
+    """Its command line; "" when it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def held(schema: object) -> GenerateRequest:

@@ -339,7 +339,8 @@ async def test_a_tool_call_in_a_structural_tag(chat: Chat) -> None:
         "stop_after_first": True,
     }
     constraint = Constraint(structural_tag=json.dumps({"type": "structural_tag", "format": calls}))
-    said = text(await chat.ask("Add a person.", once(80, seed=1, constraint=constraint)))
+    # So many that it ends by itself, whatever it says: that differs from one kind of processor to the next.
+    said = text(await chat.ask("Add a person.", once(400, seed=1, constraint=constraint)))
     call = json.loads(said.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>"))
     assert call["name"] == "add" and set(call["arguments"]) == {"name", "age"}
 

@@ -20,9 +20,10 @@ content events and [DONE]. `direct` is the client on the instant fake OpenAI ser
 front of that server, Modelplane in front of its scripted engine in a replica process. On both sides a plain answer
 is there whole at once, and a streamed one comes token by token, each in a turn of its own. `added` is a latency less
 the direct one. With 32 connections the machine is saturated, so latency there is throughput seen from the other side.
-With one connection, what a request needs of the processor's cache is gone again when the next one comes, on a processor
-that is shared with others: the same work then costs a lean program two to three times as much, as Envoy's rows show. A
-program whose every request needs more than the cache holds does not notice.
+With 32, each step runs for several requests in a row and one turn of the event loop serves many; with one connection a
+request pays for its turns alone, and every step finds the processor's inner caches and branch predictors filled by the
+steps before it. So the same work costs a lean program about twice as much, as Envoy's rows show too. A program whose
+requests are long pays that price at any load.
 
 - **gateway CPU** is user and system time of the system's own process, from /proc, until 1 s after the load, per
   request; in brackets the lowest and highest round. LiteLLM: its one worker. Modelplane: the platform's process

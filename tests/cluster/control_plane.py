@@ -216,15 +216,23 @@ class ControlPlane:
         self.processes[name] = process
         return process
 
-    def _has_default_account(self) -> bool:
+    def _has_default_account(self, namespace: str) -> bool:
         try:
-            return bool(self.kubectl("get", "serviceaccount", "default", "--namespace", "default"))
+            return bool(self.kubectl("get", "serviceaccount", "default", "--namespace", namespace))
         except CommandError:
             return False
 
-    def wait_for_accounts(self) -> float:
-        """Seconds until pods can be made: they need the default service account."""
-        return wait_until("the default service account exists", self._has_default_account)
+    def wait_for_accounts(self, namespace: str = "default") -> float:
+        """Seconds until pods can be made there: they need the default service account."""
+        there = f"the default service account of {namespace} exists"
+        return wait_until(there, lambda: self._has_default_account(namespace))
+
+    def namespace(self, name: str, *, restricted: bool = False) -> None:
+        """Makes a namespace in which pods can be made at once: any, or only those that may do nothing."""
+        modes = ("enforce", "warn") if restricted else ()
+        labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in modes}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+        self.wait_for_accounts(name)
 
     def memory_mib(self) -> dict[str, int]:
         return {name: process.resident_mib() for name, process in self.processes.items() if process.running()}

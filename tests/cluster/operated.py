@@ -151,7 +151,7 @@ def rendered(plane: ControlPlane, mode: str, part: str = "rbac") -> list[dict[st
 
 @pytest.fixture(scope="module")
 def world(played: ControlPlane) -> Iterator[World]:
-    played.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    played.namespace(NAMESPACE)
     # It may be there already, from the chart that another test has installed.
     played.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD))
     played.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/modelpools.modelplane.ai")

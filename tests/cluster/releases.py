@@ -21,7 +21,6 @@ CHART = HERE.parents[1] / "charts" / "modelplane"
 VALUES = HERE / "values" / "node.yaml"
 RELEASE = "modelplane"
 MODEL = "smollm2-135m-instruct"
-RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 # Of helm, for a machine that does other things too.
 TIMEOUT = ("--wait", "--timeout", "15m")
 CLIENTS = 6
@@ -142,11 +141,6 @@ def edge(plane: ControlPlane, namespace: str) -> Edge:
     certificate = plane.get("secret", f"{RELEASE}-edge-tls", "--namespace", namespace)["data"]["tls.crt"]
     key = json.loads(run(plane, namespace, "keys", "create", "--json"))["secret"]
     return Edge(f"https://{address}/v1", key, base64.b64decode(certificate).decode(), "modelplane.local")
-
-
-def restricted_namespace(plane: ControlPlane, name: str) -> None:
-    """One that takes only pods which may do nothing."""
-    plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
 
 
 @contextmanager

@@ -23,7 +23,6 @@ VALUES = Path(__file__).parent / "values" / "control-plane.yaml"
 NAMESPACE = "chart"
 RELEASE = "modelplane"
 OURS = f"app.kubernetes.io/instance={RELEASE}"
-RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 # What may be there after a release has gone: what people would miss.
 KEPT = {"PersistentVolumeClaim", f"Secret/{RELEASE}-secrets"}
 TIMEOUT = ("--wait", "--timeout", "5m")
@@ -54,7 +53,7 @@ def installed(played: ControlPlane) -> Iterator[ControlPlane]:
     """The cluster with a release of the chart."""
     if not (CHART / "Chart.yaml").exists():
         pytest.skip("there is no chart")
-    played.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": RESTRICTED}})
+    played.namespace(NAMESPACE, restricted=True)
     if (CRDS / "Chart.yaml").exists():
         helm(played, "install", f"{RELEASE}-crds", str(CRDS), *TIMEOUT)
     said = helm(played, "install", RELEASE, str(CHART), "--values", str(VALUES), *TIMEOUT)

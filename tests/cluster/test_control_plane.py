@@ -5,8 +5,6 @@ import pytest
 from tests.cluster.control_plane import CommandError, ControlPlane
 from tests.cluster.processes import wait_until
 
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-
 
 def test_nodes_of_three_zones_are_ready(played: ControlPlane) -> None:
     def ready() -> bool:
@@ -34,7 +32,7 @@ def test_objects_survive_an_api_server_that_goes_away(played: ControlPlane) -> N
 
 
 def test_a_restricted_namespace_refuses_a_pod_that_may_be_root(played: ControlPlane) -> None:
-    played.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict", "labels": RESTRICTED}})
+    played.namespace("strict", restricted=True)
     pod = ("run", "rooted", "--namespace", "strict", "--image", "localhost/none:1")
     with pytest.raises(CommandError, match="violates PodSecurity"):
         wait_until("the pod is refused", lambda: bool(played.kubectl(*pod)), timeout_s=5)

@@ -63,7 +63,7 @@ def ready_addresses(plane: ControlPlane) -> int:
 @pytest.fixture(scope="module")
 def fleet(played: ControlPlane) -> Iterator[ControlPlane]:
     """A thousand ready pods."""
-    played.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    played.namespace(NAMESPACE)
     started = time.monotonic()
     played.apply(service(), deployment(PODS))
     wait_until(f"{PODS} pods are ready", lambda: ready_addresses(played) == PODS, timeout_s=240)

@@ -22,7 +22,7 @@ NAMESPACE = "chart"
 
 @pytest.fixture(scope="module")
 def installed(real: Node) -> Iterator[Installed]:
-    releases.restricted_namespace(real.plane, NAMESPACE)
+    real.plane.namespace(NAMESPACE, restricted=True)
     with releases.installed(real, NAMESPACE) as found:
         yield found
 

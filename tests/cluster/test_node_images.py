@@ -12,7 +12,6 @@ from tests.cluster.platform_images import WORKER
 from tests.cluster.pods import wait_for_pods
 
 NAMESPACE = "alone"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 MODELS = """
 [[models]]
 name = "scripted"
@@ -72,8 +71,8 @@ def pod() -> dict[str, Any]:
 def client(real: Node) -> openai.OpenAI:
     """The official SDK, on a platform that is ready."""
     plane = real.plane
+    plane.namespace(NAMESPACE, restricted=True)
     plane.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": RESTRICTED}},
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",

@@ -57,7 +57,7 @@ def installed(real: Node) -> Iterator[Installed]:
     plane = real.plane
     if not define(plane):
         pytest.skip("no definitions of KubeRay: set KUBERAY_CRDS to a folder with them")
-    releases.restricted_namespace(plane, NAMESPACE)
+    plane.namespace(NAMESPACE, restricted=True)
     plane.helm("install", f"{RELEASE}-crds", str(CRDS), "--namespace", NAMESPACE, *TIMEOUT)
     real.ctr("images", "tag", "--force", WORKER, NEXT_WORKER)
     with kuberay(plane, NAMESPACE) as which:

@@ -9,9 +9,10 @@
 ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS base
-# What the engine loads of the system besides the C library, unless the base has it.
-RUN ldconfig -p | grep -q libnuma.so.1 \
- || { apt-get update -qq && apt-get install -qq -y --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*; }
+# What the engine loads of the system besides the C library, and the gateway's allocator, unless the base has them.
+RUN { ldconfig -p | grep -q libnuma.so.1 && ldconfig -p | grep -q libjemalloc.so.2; } \
+ || { apt-get update -qq && apt-get install -qq -y --no-install-recommends libnuma1 libjemalloc2 \
+ && rm -rf /var/lib/apt/lists/*; }
 
 # The packages of the services; xds-protos carries an older copy of opentelemetry-proto's modules, so that the right ones
 # go over it. The secret `certificates` is optional: authorities to trust while downloading.

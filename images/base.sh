@@ -5,7 +5,7 @@ set -euo pipefail
 name=$1
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-packages=python3.11,python3.11-venv,ca-certificates,libnuma1,libstdc++6,zlib1g
+packages=python3.11,python3.11-venv,ca-certificates,libjemalloc2,libnuma1,libstdc++6,zlib1g
 mmdebstrap --quiet --variant=minbase --include="$packages" \
   --aptopt='Apt::Install-Recommends "false"' \
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \

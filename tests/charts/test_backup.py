@@ -2,7 +2,7 @@
 
 import kubernetes_validate  # type: ignore[import-untyped]
 
-from services.__main__ import parser
+from services.command import parser
 from tests.charts.test_chart import TRIAL, Object, helm, rendered
 
 NAME = "modelplane-20261123T031700Z"

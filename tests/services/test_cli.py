@@ -18,12 +18,12 @@ from modelplane.ratelimit.v1.ratelimit_api import RateLimitService
 from modelplane.tenants.v1.tenants_api import TenantsService
 from modelplane.tenants.v1.tenants_pb2 import BootstrapRequest, ListAuditEventsRequest
 from services import cli
-from services.__main__ import main, parser
 from services.cli.advice import explained
 from services.cli.amounts import nanodollars
 from services.cli.keys import duration_s
 from services.cli.limits import limit
 from services.cli.output import table
+from services.command import main, parser
 from services.faults import InvalidRequest, NotFound
 from services.home import Home
 from services.key_format import KeySettings

@@ -10,8 +10,8 @@ import pytest
 from modelplane.ledger.v1.ledger_api import LedgerService
 from modelplane.ledger.v1.ledger_pb2 import AuditRequest, AuditResponse
 from services import cli
-from services.__main__ import parser
 from services.cli.audit import seconds
+from services.command import parser
 from services.faults import Unavailable
 from services.home import Home
 from services.ledger.audit import Auditor

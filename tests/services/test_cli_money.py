@@ -9,8 +9,8 @@ import pytest
 
 from modelplane.tenants.v1.tenants_pb2 import BootstrapRequest
 from modelplane.usage.v1.usage_pb2 import Attribution
-from services.__main__ import parser
 from services.cli.prices import rate, table
+from services.command import parser
 from services.faults import InvalidRequest, NotFound
 from services.storage import Database
 from tests.services.ledger import written

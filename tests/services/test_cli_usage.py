@@ -14,8 +14,8 @@ from modelplane.reports.v1.reports_api import ReportsService
 from modelplane.reports.v1.reports_pb2 import ExportUsageRequest, ExportUsageResponse, PricedUsage
 from modelplane.usage.v1.usage_pb2 import Usage
 from services import cli
-from services.__main__ import parser
 from services.cli import usage_files
+from services.command import parser
 from services.faults import Unavailable
 from services.home import Home
 from services.ledger.audit import Auditor

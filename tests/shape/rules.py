@@ -52,6 +52,7 @@ MEMOS = frozenset(("cache", "lru_cache"))
 # Who may touch the environment besides settings, and why.
 ENVIRONMENT: Mapping[str, str] = {
     "services/settings.py": "reads it, once",
+    "services/allocator.py": "sets what the system and Python read as a process starts, and takes it back",
     "services/telemetry.py": "one of OpenTelemetry's own variables decides whether its SDK is started at all",
     "services/rpc/__init__.py": "sets what gRPC reads when it is imported",
     "services/tokenizer/models.py": "sets what the tokenizers library reads at its first call",

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from services.__main__ import parser
 from services.backup import commands, making, manifest
 from services.billing import frames
 from services.billing.service import serving
 from services.billing.settings import BillingSettings
+from services.command import parser
 from services.notifications.store import NotificationsStore
 from services.progress import Progress
 from services.settings import Environment, PlatformSettings

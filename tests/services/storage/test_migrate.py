@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from services.__main__ import main
+from services.command import main
 from services.settings import PlatformSettings
 from services.storage import Database, StartError, open_database
 from services.storage.migrate import MIGRATIONS, OutOfDate, check, upgrade
